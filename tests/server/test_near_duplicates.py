@@ -14,7 +14,7 @@ from sfumato_common.imaging import decode_png, encode_png
 from sfumato_common.metrics.alike import LIMIT, distances, prints, views
 from sfumato_common.study.lineage import Lineage, Tombstone
 from sfumato_server.intake.admission import package_path
-from sfumato_server.pool import near, pool_packages
+from sfumato_server.pool import near, pool_packages, pooling
 from sfumato_server.pool.withdrawn import note_withdrawn, read_withdrawn
 from sfumato_server.publish import convert, open_folder, publish, verify_dataset
 from sfumato_server.publish.cards.again import facts_of
@@ -190,6 +190,19 @@ def test_what_an_earlier_version_withdrew_does_not_come_again_nearly(consortium,
     assert (
         "1 images that nearly equal one that an earlier version withdrew" in (done.folder / "report.html").read_text()
     )
+
+
+def test_who_is_asked_again_puts_out_nobody_whose_images_were_published(consortium, copied):
+    """North's name comes first; it knows what south published, and sends images that equal it, or nearly."""
+    mine, theirs, pool = copied
+    found = near.find_near(replace(pool, near=None), ["north", "east"], None)
+    names = zip(mine[:3], theirs[:3], strict=True)
+    assert {own.name: own.kept_name for own in found.kept} == {own.facts.name: kept.facts.name for own, kept in names}
+    mine[0] = replace(theirs[0], facts=mine[0].facts)
+    pool = sent(consortium, north=mine, south=theirs)
+    for asked, left in ((["north", "east", "south"], theirs[0]), (["north", "east"], mine[0])):
+        _, duplicates = pooling._without_duplicates(pool.shards, asked)
+        assert [one.name for one in duplicates] == [left.facts.name]
 
 
 def test_a_first_version_cannot_say_that_images_were_withdrawn(consortium, tmp_path):

@@ -1,4 +1,4 @@
-"""Near-duplicates across all sites of a pool, and across versions: the first in the pool's order is kept.
+"""Near-duplicates across all sites of a pool, and across versions: the first is kept, and kept packages come first.
 
 What is near is said by a public measure of images alone (`metrics/alike.py`), under a limit that public images gave.
 The search is exact but for crowds: prints are projected on the directions in which the pool's own prints differ most,
@@ -23,7 +23,7 @@ from sfumato_common.metrics.alike import LIMIT, PART, Floats, distances, prints,
 from sfumato_server.pool.duplicates import Duplicate, Duplicates
 
 if TYPE_CHECKING:
-    from sfumato_server.pool.pool import Pool, PoolItem
+    from sfumato_server.pool.pool import Pool, PoolItem, PoolShard
 
 _BLOCK = 512  # images at once
 _DIRECTIONS = 16
@@ -44,10 +44,18 @@ class Near:
         return len(self.kept) + len(self.withdrawn)
 
 
+def earlier_first(shards: Sequence[PoolShard], asked: Sequence[str]) -> list[tuple[int, PoolShard]]:
+    """Shards with their places, those of sites that were not `asked` first.
+
+    A site that is asked again knows what was published. Were its images first by its name, it could put out others'.
+    """
+    return sorted(enumerate(shards), key=lambda one: one[1].head.site in asked)
+
+
 def find_near(
     pool: Pool, asked: Sequence[str], withdrawn: Floats | None, progress: Callable[[int], None] = lambda images: None
 ) -> Near:
-    """Look through a pool, whose images come in their order, block by block.
+    """Look through a pool block by block: packages of earlier versions first, then those of `asked` sites, in order.
 
     `withdrawn` are prints [N, D] of images that may not come again: they are looked for at `asked` sites, whose
     packages are new. `progress` is told how many images were looked at since it was told last.
@@ -57,7 +65,7 @@ def find_near(
     gone = _Known(basis)
     if withdrawn is not None:
         gone.add([("", "")] * len(withdrawn), withdrawn, np.full(len(withdrawn), LIMIT))
-    for place, shard in enumerate(pool.shards):
+    for place, shard in earlier_first(pool.shards, asked):
         is_asked = shard.head.site in asked
         items = pool.items_of(place, shard)
         while block := list(islice(items, _BLOCK)):

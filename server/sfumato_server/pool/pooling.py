@@ -22,7 +22,7 @@ from sfumato_server.enrol.registry import Registry, SiteRecord
 from sfumato_server.intake.admission import Contents, package_path, possible_contents
 from sfumato_server.pool.admitting import ADMIT, Admitted, admitted, task_of
 from sfumato_server.pool.duplicates import Duplicates
-from sfumato_server.pool.near import find_near
+from sfumato_server.pool.near import earlier_first, find_near
 from sfumato_server.pool.pool import Pool, PoolShard, Source
 from sfumato_server.pool.withdrawn import read_withdrawn
 from sfumato_server.workers import ALONE, Task, Where, run_tasks
@@ -73,7 +73,7 @@ def pool_packages(
         shards += own
     if not shards:
         raise FederationError("no site has sent a package for this plan; nothing can be pooled")
-    counts, duplicates = _without_duplicates(shards)
+    counts, duplicates = _without_duplicates(shards, list(plan.sites))
     certificates = {shard.head.site: shard.head.certificate for shard in shards}
     pool = Pool(tuple(shards), certificates, counts, duplicates, None, left_out)
     if plan.balance is not None:
@@ -147,11 +147,11 @@ def _lacking(plan: Plan, site: str, part: Part, packages: Sequence[Admitted]) ->
     return ""
 
 
-def _without_duplicates(shards: Sequence[PoolShard]) -> tuple[Counter[Source], Duplicates]:
-    """The first of each set of equal pixels, in the order of sites, parts and names, counted; the others are listed."""
+def _without_duplicates(shards: Sequence[PoolShard], asked: Sequence[str]) -> tuple[Counter[Source], Duplicates]:
+    """The first of each set of equal pixels, counted; the others are listed. Sites that were not `asked` come first."""
     counts: Counter[Source] = Counter()
     duplicates = Duplicates()
-    for place, shard in enumerate(shards):
+    for place, shard in earlier_first(shards, asked):
         site, entries = shard.head.site, shard.entries()
         twice = duplicates.add(place, site, entries)
         counts.update(Source(site, *_said(entry)) for entry in entries if entry.name not in twice)
