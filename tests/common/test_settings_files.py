@@ -93,7 +93,11 @@ def test_rules_that_do_not_rest_on_one_another_are_told_together() -> None:
     }
     with pytest.raises(ConfigError) as told:
         parse(broken, Plan, "plan.yaml")
-    for words in ("quorum is larger", "'diffusion', which no stage trains", "'balance' gives every label"):
+    for words in (
+        "federation.quorum is 200, and the plan has 3 sites",
+        "'diffusion', which no stage trains",
+        "'balance' gives every label",
+    ):
         assert words in str(told.value)
 
 

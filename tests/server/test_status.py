@@ -402,7 +402,7 @@ def test_versions_and_who_withdrew_are_listed_by_the_command_and_on_the_page(hom
     second = home.plan().model_copy(update={"lineage": Lineage.model_validate(values)})
     note_version(file, authority, home.plan(), "1" * 64)
     note_version(file, authority, second, "2" * 64)
-    said = "since 2026-01-02: west: site-withdrew, images: removed"
+    said = "since 2026-01-02: west: site-withdrew, its images were removed"
     page = page_text(home.root, home.plan())
     arguments = ["study", "status-file", "--home", str(home.root)]
     for text in (in_words(home), page, CliRunner().invoke(app, arguments).output):
