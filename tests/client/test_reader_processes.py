@@ -71,6 +71,7 @@ def test_a_hostile_file_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(pools, "_PROGRAM", "support.hostile_reader")
     monkeypatch.setattr(pools, "_PROCESSOR_SECONDS", 0.5)
     monkeypatch.setattr(pools, "_SILENT_SECONDS", 10.0)
+    monkeypatch.setattr(pools, "_START_SECONDS", 45.0)  # what sleeps may be the first file of its reader
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     names = ["a.png", "die.png", "b.png", "spin.png", "sleep.png", "c.png", "eat.png", "babble.png"]
     names += ["print.png", "call.png", "call-unix.png", "d.png"]
