@@ -59,6 +59,16 @@ Fingerprint = Annotated[
 ]
 Once = Annotated[bool, typer.Option("--once", help="Show it once and leave, for scripts; else until Ctrl-C.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts in place of tables and sentences.")]
+# of a home's backup, at a site and at a coordinator
+BackupFile = Annotated[Path, typer.Option("--out", help="The encrypted file that is written.")]
+Backup = Annotated[Path, typer.Argument(metavar="BACKUP", help="A file written by 'backup'.")]
+BackupPassphrase = Annotated[
+    Path | None,
+    typer.Option("--passphrase-file", help="The backup's passphrase, '-' for standard input; else it is asked."),
+]
+HandOver = Annotated[
+    bool, typer.Option("--hand-over", help="Close this home for good: it goes on where the file is restored.")
+]
 
 
 def run_command(app: typer.Typer) -> None:

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sfumato_client.cli.home import Home
-from sfumato_common.command_line import ask_passphrase, say
+from sfumato_common.command_line import Backup, BackupFile, BackupPassphrase, HandOver, ask_passphrase, say
 from sfumato_common.errors import PolicyRefusal
-
-PassphraseFile = Annotated[
-    Path | None,
-    typer.Option("--passphrase-file", help="The backup's passphrase, '-' for standard input; else it is asked."),
-]
 
 
 def backup(
     home: Home,
-    out: Annotated[Path, typer.Option(help="The encrypted file that is written.")],
-    hand_over: Annotated[
-        bool, typer.Option("--hand-over", help="Close this home for good: it goes on where the file is restored.")
-    ] = False,
+    out: BackupFile,
+    hand_over: HandOver = False,
     images: Annotated[
         bool, typer.Option("--images", help="With the store and its key, and all else that shows patients.")
     ] = False,
-    passphrase_file: PassphraseFile = None,
+    passphrase_file: BackupPassphrase = None,
 ) -> None:
     """Write keys, policy, ledger, plans and answers into one encrypted file; images only where asked."""
     from sfumato_client.site.backup import write_backup
@@ -48,8 +40,8 @@ def backup(
 
 def restore(
     home: Home,
-    archive: Annotated[Path, typer.Argument(metavar="BACKUP", help="A file written by 'backup'.")],
-    passphrase_file: PassphraseFile = None,
+    archive: Backup,
+    passphrase_file: BackupPassphrase = None,
     only_copy: Annotated[
         bool, typer.Option("--only-copy", help="Say that no other copy of this home is in use; for scripts.")
     ] = False,

@@ -9,11 +9,9 @@ studies were heard (`restored.py`): an older ledger gives no budget back.
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from sfumato_client.ledger.copies import (
     close_ledger,
@@ -30,13 +28,13 @@ from sfumato_client.site.erasing import nothing_runs
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.ingesting import SHEET
 from sfumato_client.site.restored import notice_copy, open_plans
-from sfumato_common.crypto.archive import below, read_archive, write_archive
+from sfumato_common.crypto.archive import below, manifest_of, unpacked, write_archive
 from sfumato_common.crypto.sealed_file import DAMAGED
 from sfumato_common.errors import ConfigError, LedgerError, VerificationError
-from sfumato_common.files import make_private_folder, sync_folder
 from sfumato_common.locks import LOCK
 
 FORMAT = "sfumato-backup/1"
+_OTHER = "the file is no backup of a site, or of another version of Sfumato, which restores it"
 # of one machine alone, or had again
 _LEFT_OUT = {"logs", "received", "ingesting", "worker.secret", "node.json", "work.json", LOCK}
 # of patients, or not yet let go
@@ -98,13 +96,8 @@ def restore_backup(archive: Path, root: Path, passphrase: bytes) -> tuple[Manife
     Nothing is charged in it before that; where none is open, before a person has said that no other copy is in use.
     Raises ConfigError where something stands at `root`, VerificationError for a damaged file or another passphrase.
     """
-    if root.exists() and any(root.iterdir()):
-        raise ConfigError(f"'{root.name}' is not empty; restore into a folder that is not there yet")
-    partial = root.with_name(f".{root.name}.restoring")
-    shutil.rmtree(partial, ignore_errors=True)
-    make_private_folder(partial)
-    try:
-        said, home = _manifest(read_archive(archive, partial, passphrase)), SiteHome(partial)
+    with unpacked(archive, root, passphrase) as (note, partial):
+        said, home = manifest_of(note, Manifest, FORMAT, _OTHER), SiteHome(partial)
         with home.open_ledger() as ledger:
             ledger.verify()
         head, site = read_head(home.ledger_file), home.own_policy().site
@@ -112,13 +105,6 @@ def restore_backup(archive: Path, root: Path, passphrase: bytes) -> tuple[Manife
             raise VerificationError(DAMAGED)
         unheard = open_plans(home)
         mark_restored(home.ledger_file, now(), _words(said), [plan.digest for plan in unheard])
-        if root.exists():
-            root.rmdir()
-        partial.rename(root)
-        sync_folder(root.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     keep_place(SiteHome(root).ledger_file)
     return said, sorted({plan.study for plan in unheard})
 
@@ -134,12 +120,3 @@ def _files(root: Path, images: bool) -> Iterator[Path]:
     for path in below(root, _LEFT_OUT | {place.name, moved.name} | (set() if images else _IMAGES)):
         if images or not (path.parent.parent.name == "releases" and is_candidate(path.name)):
             yield path
-
-
-def _manifest(note: dict[str, Any]) -> Manifest:
-    if note.get("format") != FORMAT:
-        raise VerificationError("the file is no backup of a site, or of another version of Sfumato, which restores it")
-    try:
-        return Manifest(**note)
-    except TypeError:
-        raise VerificationError(DAMAGED) from None

@@ -6,20 +6,23 @@ refused. What is written is nameless until it is whole.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import shutil
 import tarfile
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 from sfumato_common.crypto.sealed_file import DAMAGED, SealedReader, SealedWriter
-from sfumato_common.errors import VerificationError
-from sfumato_common.files import move_into_place
+from sfumato_common.errors import ConfigError, VerificationError
+from sfumato_common.files import make_private_folder, move_into_place, sync_folder
 
 _NOTE = "backup.json"
+Said = TypeVar("Said")
 
 
 def write_archive(out: Path, passphrase: bytes, note: Mapping[str, Any], root: Path, paths: Iterable[Path]) -> None:
@@ -71,6 +74,38 @@ def read_archive(archive: Path, into: Path, passphrase: bytes) -> dict[str, Any]
         raise VerificationError(DAMAGED) from None
     (into / _NOTE).unlink()
     return note
+
+
+@contextlib.contextmanager
+def unpacked(archive: Path, root: Path, passphrase: bytes) -> Iterator[tuple[dict[str, Any], Path]]:
+    """An archive's note and a folder of its files, which has the name `root` when the body ends; gone when it fails.
+
+    Raises ConfigError where something stands at `root`, and what `read_archive` raises.
+    """
+    if root.exists() and any(root.iterdir()):
+        raise ConfigError(f"'{root.name}' is not empty; restore into a folder that is not there yet")
+    partial = root.with_name(f".{root.name}.restoring")
+    shutil.rmtree(partial, ignore_errors=True)
+    make_private_folder(partial)
+    try:
+        yield read_archive(archive, partial, passphrase), partial
+        if root.exists():
+            root.rmdir()
+        partial.rename(root)
+        sync_folder(root.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def manifest_of(note: Mapping[str, Any], kind: Callable[..., Said], form: str, otherwise: str) -> Said:
+    """What a note says. Raises VerificationError, with the words `otherwise` where its format is not `form`."""
+    if note.get("format") != form:
+        raise VerificationError(otherwise)
+    try:
+        return kind(**note)
+    except TypeError:
+        raise VerificationError(DAMAGED) from None
 
 
 def below(root: Path, left_out: Collection[str]) -> Iterator[Path]:

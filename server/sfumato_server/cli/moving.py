@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sfumato_common.command_line import ask_passphrase, say
+from sfumato_common.command_line import Backup, BackupFile, BackupPassphrase, HandOver, ask_passphrase, say
 from sfumato_common.errors import PolicyRefusal
 from sfumato_server.cli.home import Home
-
-PassphraseFile = Annotated[
-    Path | None,
-    typer.Option("--passphrase-file", help="The backup's passphrase, '-' for standard input; else it is asked."),
-]
 
 
 def backup(
     home: Home,
-    out: Annotated[Path, typer.Option(help="The encrypted file that is written.")],
-    hand_over: Annotated[
-        bool, typer.Option("--hand-over", help="Close this home for good: it goes on where the file is restored.")
-    ] = False,
-    passphrase_file: PassphraseFile = None,
+    out: BackupFile,
+    hand_over: HandOver = False,
+    passphrase_file: BackupPassphrase = None,
 ) -> None:
     """Write plan, keys, enrolments, models and packages into one encrypted file, while nothing runs."""
     from sfumato_server.coordinator.backup import write_backup
@@ -41,8 +33,8 @@ def backup(
 
 def restore(
     home: Home,
-    archive: Annotated[Path, typer.Argument(metavar="BACKUP", help="A file written by 'backup'.")],
-    passphrase_file: PassphraseFile = None,
+    archive: Backup,
+    passphrase_file: BackupPassphrase = None,
     only_copy: Annotated[
         bool, typer.Option("--only-copy", help="Say that no other copy of this home runs, or ever will; for scripts.")
     ] = False,

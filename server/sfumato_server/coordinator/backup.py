@@ -8,16 +8,12 @@ person has said that no other copy does (`enrol/copies.py`).
 from __future__ import annotations
 
 import secrets
-import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from sfumato_common.crypto.archive import below, read_archive, write_archive
+from sfumato_common.crypto.archive import below, manifest_of, unpacked, write_archive
 from sfumato_common.crypto.sealed_file import DAMAGED
 from sfumato_common.errors import ConfigError, VerificationError
-from sfumato_common.files import make_private_folder, sync_folder
 from sfumato_common.locks import LOCK, exclusive
 from sfumato_server.coordinator.home import CoordinatorHome
 from sfumato_server.enrol.copies import (
@@ -33,6 +29,7 @@ from sfumato_server.enrol.copies import (
 from sfumato_server.status.overview import CONTACTS
 
 FORMAT = "sfumato-coordinator-backup/1"
+_OTHER = "the file is no backup of a coordinator, or of another version of Sfumato"
 # of one machine and one run alone
 _LEFT_OUT = {"logs", "superlink.secret", "nodes.json", "ports.json", CONTACTS, LOCK, MOVED}
 
@@ -66,7 +63,7 @@ def write_backup(root: Path, out: Path, passphrase: bytes, *, hand_over: bool = 
         if hand_over:
             close_home(root, said.id)
         try:
-            write_archive(out, passphrase, asdict(said), root, _files(root))
+            write_archive(out, passphrase, asdict(said), root, below(root, _LEFT_OUT))
         except BaseException:
             if hand_over and not before and not out.exists():
                 reopen_home(root)
@@ -79,24 +76,12 @@ def restore_backup(archive: Path, root: Path, passphrase: bytes) -> Manifest:
 
     Raises ConfigError where something stands at `root`, VerificationError for a damaged file or another passphrase.
     """
-    if root.exists() and any(root.iterdir()):
-        raise ConfigError(f"'{root.name}' is not empty; restore into a folder that is not there yet")
-    partial = root.with_name(f".{root.name}.restoring")
-    shutil.rmtree(partial, ignore_errors=True)
-    make_private_folder(partial)
-    try:
-        said = _manifest(read_archive(archive, partial, passphrase))
+    with unpacked(archive, root, passphrase) as (note, partial):
+        said = manifest_of(note, Manifest, FORMAT, _OTHER)
         if CoordinatorHome(partial).plan().study_digest != said.plan_hash:
             raise VerificationError(DAMAGED)
         kind = "handed over" if said.handed_over else "restored from a backup"
         mark_copy(partial, f"{kind} (written at {said.at})")
-        if root.exists():
-            root.rmdir()
-        partial.rename(root)
-        sync_folder(root.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return said
 
 
@@ -105,16 +90,3 @@ def settle_copy(root: Path) -> None:
     if closed_for(root):
         require_only(root)
     keep_place(root, "a person said that no other copy of this home is in use")
-
-
-def _files(root: Path) -> Iterator[Path]:
-    return below(root, _LEFT_OUT)
-
-
-def _manifest(note: dict[str, Any]) -> Manifest:
-    if note.get("format") != FORMAT:
-        raise VerificationError("the file is no backup of a coordinator, or of another version of Sfumato")
-    try:
-        return Manifest(**note)
-    except TypeError:
-        raise VerificationError(DAMAGED) from None
