@@ -8,19 +8,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-import yaml
 from support.commands import speaker
 from support.enrolment import enrol_site, keep_grant
-from support.studies import PLAN, POLICY
+from support.lone_site import HELD, KEY, STUDY, TRAIN, VALUES, make_home_at
 from support.ward import Ward
 
-from sfumato_client.dataset.splits import keyed_split
 from sfumato_client.ingest.sources import AnySource
 from sfumato_client.ledger.approvals import approval
 from sfumato_client.site import certificates as certificates_module
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.ingesting import ingest_source, update_source
-from sfumato_client.site.store_key import make_store_key
 from sfumato_common.accounting.events import GaussianRelease
 from sfumato_common.accounting.members import pseudonym
 from sfumato_common.command_line import console
@@ -33,30 +30,11 @@ from sfumato_common.study.load import plan_text
 from sfumato_common.study.plan import Plan
 from sfumato_server.simulate.home import make_coordinator
 
-KEY = bytes(range(32))
-VALUES = {
-    **PLAN, "stages": PLAN["stages"][:1], "release": [{"model": "spectral", "images": 4}], "utility": None,
-    "sites": {"alder": {"nominal_patients": 40}}, "federation": {"quorum": 1},
-}  # fmt: skip
-STUDY = parse(VALUES, Plan, "plan")
-NAMES = [f"P{number:02d}" for number in range(60)]
-TRAIN = [name for name in NAMES if keyed_split(KEY, name) == "train"]
-HELD = [name for name in NAMES if keyed_split(KEY, name) == "holdout"]
-
 
 @pytest.fixture
 def say(monkeypatch, capsys):
     monkeypatch.setattr(console, "width", 220)
     return speaker(monkeypatch, capsys)
-
-
-def make_home_at(root) -> SiteHome:
-    create_identity(root / "identity", "alder")
-    root.chmod(0o700)
-    (root / "identity" / "split.key").write_text(KEY.hex())
-    (root / "policy.yaml").write_text(yaml.safe_dump({"site": "alder", **POLICY}))
-    make_store_key(root / "identity")
-    return SiteHome(root)
 
 
 def fill(made: Ward) -> Ward:

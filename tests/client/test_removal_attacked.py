@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import yaml
-from support.studies import PLAN, POLICY
+from support.lone_site import STUDY, make_home_at
 
 from sfumato_client.ledger.approvals import approval
 from sfumato_client.ledger.copies import close_ledger
@@ -12,31 +11,17 @@ from sfumato_client.site import ending
 from sfumato_client.site.ending import remove, unaccept
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.stewards import add_steward
-from sfumato_client.site.store_key import make_store_key
-from sfumato_common.crypto.identity import create_identity, load_identity
+from sfumato_common.crypto.identity import load_identity
 from sfumato_common.errors import BusyError, LedgerError, PolicyRefusal
 from sfumato_common.locks import in_turn
-from sfumato_common.strict import parse
-from sfumato_common.study.plan import Plan
-
-VALUES = {
-    **PLAN, "stages": PLAN["stages"][:1], "release": [{"model": "spectral", "images": 4}], "utility": None,
-    "sites": {"alder": {"nominal_patients": 40}}, "federation": {"quorum": 1},
-}  # fmt: skip
-STUDY = parse(VALUES, Plan, "plan")
 
 
 @pytest.fixture
 def home(tmp_path) -> SiteHome:
-    root = tmp_path / "alder"
-    create_identity(root / "identity", "alder")
-    root.chmod(0o700)
-    (root / "identity" / "split.key").write_text(bytes(range(32)).hex())
-    (root / "policy.yaml").write_text(yaml.safe_dump({"site": "alder", **POLICY}))
-    make_store_key(root / "identity")
-    (root / "incoming").mkdir()
-    (root / "incoming" / "0.dcm").write_bytes(b"pixels of a patient")
-    return SiteHome(root)
+    made = make_home_at(tmp_path / "alder")
+    made.incoming.mkdir()
+    (made.incoming / "0.dcm").write_bytes(b"pixels of a patient")
+    return made
 
 
 @pytest.mark.parametrize("after", range(4))

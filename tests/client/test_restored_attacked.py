@@ -5,11 +5,9 @@ from __future__ import annotations
 import shutil
 
 import pytest
-import yaml
-from support.studies import PLAN, POLICY
+from support.lone_site import STUDY, TRAIN, VALUES, make_home_at
 from support.ward import Ward
 
-from sfumato_client.dataset.splits import keyed_split
 from sfumato_client.ledger.behind import stop_ledger
 from sfumato_client.ledger.copies import mark_restored, read_restored
 from sfumato_client.site import recovery
@@ -17,32 +15,13 @@ from sfumato_client.site.home import SiteHome
 from sfumato_client.site.ingesting import ingest_source
 from sfumato_client.site.names import draw_pseudonym
 from sfumato_client.site.restored import hear_of
-from sfumato_client.site.store_key import make_store_key
 from sfumato_common.accounting.events import GaussianRelease
 from sfumato_common.accounting.members import Members
-from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import DataError, LedgerError
 from sfumato_common.strict import parse
 from sfumato_common.study.plan import Plan
 
-KEY = bytes(range(32))
-VALUES = {
-    **PLAN, "stages": PLAN["stages"][:1], "release": [{"model": "spectral", "images": 4}], "utility": None,
-    "sites": {"alder": {"nominal_patients": 40}}, "federation": {"quorum": 1},
-}  # fmt: skip
-STUDY = parse(VALUES, Plan, "plan")
-NAMES = [f"P{number:02d}" for number in range(60)]
-TRAIN = [name for name in NAMES if keyed_split(KEY, name) == "train"]
 LEDGER = ("ledger.sqlite", "ledger.sqlite.head", "members")
-
-
-def make_home_at(root, **rules) -> SiteHome:
-    create_identity(root / "identity", "alder")
-    root.chmod(0o700)
-    (root / "identity" / "split.key").write_text(KEY.hex())
-    (root / "policy.yaml").write_text(yaml.safe_dump({"site": "alder", **POLICY, **rules}))
-    make_store_key(root / "identity")
-    return SiteHome(root)
 
 
 def put_back(home, folder, files=LEDGER):

@@ -9,50 +9,32 @@ import numpy as np
 import pytest
 import yaml
 from support.dicoms import make, save
-from support.studies import PLAN, POLICY
+from support.lone_site import KEY, STUDY, TRAIN, make_home_at
+from support.studies import POLICY
 from support.ward import Ward
 
 from sfumato_client.dataset import withdrawing as store_withdrawing
-from sfumato_client.dataset.splits import keyed_split
 from sfumato_client.ingest import Answers
 from sfumato_client.ingest.sources import DicomSource
 from sfumato_client.site import withdrawing
 from sfumato_client.site.home import SiteHome
 from sfumato_client.site.ingesting import ingest_source, update_source
-from sfumato_client.site.store_key import make_store_key
 from sfumato_client.site.withdrawing import take_back, withdraw
 from sfumato_client.site.withdrawn import read_withdrawn, withdrawn_file
 from sfumato_client.tabular import run
 from sfumato_client.tabular.schema import TableSchema
 from sfumato_common.accounting.events import GaussianRelease
 from sfumato_common.accounting.members import pseudonym
-from sfumato_common.crypto.identity import create_identity
 from sfumato_common.errors import BusyError, DataError
 from sfumato_common.locks import in_turn
 from sfumato_common.strict import parse
-from sfumato_common.study.plan import Plan
 
-KEY = bytes(range(32))
 FORK = multiprocessing.get_context("fork")
-STUDY = parse(
-    {
-        **PLAN, "stages": PLAN["stages"][:1], "release": [{"model": "spectral", "images": 4}], "utility": None,
-        "sites": {"alder": {"nominal_patients": 40}}, "federation": {"quorum": 1},
-    },
-    Plan, "plan",
-)  # fmt: skip
-TRAIN = [name for name in (f"P{number:02d}" for number in range(60)) if keyed_split(KEY, name) == "train"]
 
 
 @pytest.fixture
 def home(tmp_path) -> SiteHome:
-    root = tmp_path / "alder"
-    create_identity(root / "identity", "alder")
-    root.chmod(0o700)
-    (root / "identity" / "split.key").write_text(KEY.hex())
-    (root / "policy.yaml").write_text(yaml.safe_dump({"site": "alder", **POLICY}))
-    make_store_key(root / "identity")
-    return SiteHome(root)
+    return make_home_at(tmp_path / "alder")
 
 
 @pytest.fixture
