@@ -26,6 +26,7 @@ from sfumato_common import __version__
 from sfumato_common.accounting.accountant import CohortCosts, epsilon_text, json_epsilon
 from sfumato_common.errors import ConfigError, SfumatoError
 from sfumato_common.files import write_atomic
+from sfumato_common.hints import forget_home, with_home
 from sfumato_common.logs import Form, log_form
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 from sfumato_common.study.forecast import Forecast
@@ -73,8 +74,9 @@ HandOver = Annotated[
 
 def run_command(app: typer.Typer) -> None:
     """Run a Typer application; SfumatoError becomes one line and its exit code, Ctrl-C becomes 130."""
+    forget_home()
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name=Path(sys.argv[0]).name)
     except SfumatoError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
@@ -104,8 +106,9 @@ def _our_mistake(error: Exception) -> int:
     return 1
 
 
-def _complain(error: str) -> None:
+def _complain(said: str) -> None:
     """The one line that a command fails with; in a log of JSON one of its lines."""
+    error = with_home(said)
     if log_form() == "json":
         logging.getLogger(__name__).error(error)
     else:
@@ -181,8 +184,8 @@ def step_text(done: int, steps: int, asked: str) -> str:
 
 
 def say(text: str) -> None:
-    """A sentence on stdout as it stands: no markup, and lines no shorter than it has them."""
-    console.print(text, markup=False, soft_wrap=True)
+    """A sentence on stdout: no markup, lines no shorter than it has them, and the home in commands that it names."""
+    console.print(with_home(text), markup=False, soft_wrap=True)
 
 
 def ask_passphrase(file: Path | None, what: str, option: str, new: bool = False) -> bytes:

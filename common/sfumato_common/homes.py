@@ -9,6 +9,7 @@ import click
 from sfumato_common.command_line import complaints
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import close_folder
+from sfumato_common.hints import remember_home
 
 
 def close_home(home: Path | None) -> Path | None:
@@ -33,6 +34,7 @@ def known_home(context: click.Context, home: Path, makers: tuple[str, ...], fore
     """
     if context.resilient_parsing:  # a shell completes the line
         return home
+    remember_home(context, home)
     if (home / foreign).is_dir():
         raise ConfigError(f"'{home}' is {whose} home; name another folder by --home")
     if not home.exists() and context.command.name not in makers:

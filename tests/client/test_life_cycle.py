@@ -113,7 +113,7 @@ def test_a_patient_is_gone_at_once_and_from_every_later_ingest(home, ward, say, 
     file = tmp_path / "withdrawn.txt"
     file.write_text("\n".join([*gone, "nobody-of-this-name"]) + "\n")
     code, _, said = say("sfumato-site", "withdraw", "--home", home.root, "--file", file, "--yes")
-    assert code == 0 and "erased 4 images" in said and "1 of them have no image" in said
+    assert code == 0 and "erased 4 images" in said and "1 of them has no image" in said
     after = images(home)
     assert len(after) == len(before) - 4 and after.items() <= before.items(), "the others stay to the bit"
     assert members(home) == {
@@ -145,6 +145,13 @@ def test_who_agrees_anew_is_taken_again_in_the_cohort_of_the_first_charge(home, 
     assert say("sfumato-site", "withdraw", "--home", home.root, TRAIN[0], "--again")[0] == 0
     update(home, ward.source())
     assert pseudonyms(TRAIN[0]) <= members(home)["train"]
+
+
+def test_a_person_is_told_who_is_known_here_before_they_say_yes(ingested, say):
+    home = ingested
+    code, line, said = say("sfumato-site", "withdraw", "--home", home.root, *TRAIN[:2], "nobody", "none")
+    assert "Erase the images of 2 patients here; 2 others have none and would be kept out? Nothing" in f"{said} {line}"
+    assert code != 0 and len(images(home)) == 16 and not (home.identity / "withdrawn.json").exists()
 
 
 def test_an_identifier_in_another_writing_erases_nobody(ingested, say):

@@ -14,7 +14,7 @@ from sfumato_client.ledger.standalone import open_ledger
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = Path(os.environ.get("SFUMATO_NVFLARE", ROOT / "bench-out" / "nvflare" / "bin" / "python"))
 HERE = Path(__file__).with_name("nvflare_run")
-NEEDS = "nvflare, scipy, pydantic, cryptography, packaging, yaml, PIL, dp_accounting"
+NEEDS = "nvflare, scipy, pydantic, cryptography, packaging, ruamel.yaml, PIL, dp_accounting, isal"
 
 
 def missing() -> str:

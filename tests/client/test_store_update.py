@@ -133,7 +133,7 @@ def test_who_is_gone_from_the_table_leaves_only_where_somebody_says_so(home: Sit
     for name in (f"{TRAIN[0]}-a.png", f"{TRAIN[0]}-b.png", f"{TRAIN[1]}-a.png"):
         del ward.rows[name]
     ward.put("new.png", TRAIN[9])
-    with pytest.raises(DataError, match=r"3 images of 2 patients .* 'gone: remove' or 'gone: keep'"):
+    with pytest.raises(DataError, match=r"3 images of 2 patients: .* 'gone: remove' or 'gone: keep'"):
         update(home, ward.source())
     assert images(home) == before, "the old store is whole"
     ward.asked.clear()

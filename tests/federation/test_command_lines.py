@@ -93,7 +93,8 @@ def test_a_budget_is_resolved_by_the_coordinator_and_only_then_accepted(say, fil
     assert not (home / "plans").exists()
     code, line, said = say("sfumato", "plan", "resolve", open_plan, "-o", root / "resolved.yaml")
     assert (code, line) == (0, "")
-    assert say("sfumato", "coordinator", "init", "--home", root / "coord", "--plan", open_plan)[0] == 0
+    code, _, told = say("sfumato", "coordinator", "init", "--home", root / "coord", "--plan", open_plan)
+    assert code == 0 and f"'sfumato coordinator rotate --home {root / 'coord'} --name HOST'" in told
     assert (root / "coord" / "plan.yaml").read_bytes() == (root / "resolved.yaml").read_bytes()
     assert say("sfumato-site", "accept", "--home", home, root / "resolved.yaml", "--yes")[0] == 0
     (pinned,) = (home / "plans").iterdir()

@@ -225,7 +225,7 @@ def test_consoles_tell_of_a_steward_of_a_refusal_and_of_another_plan(tmp_path, k
             "formal waits for",
         )
         coordinator.says_in_words("its stewards have the release")
-        said = ("--steward", "ada", "--reason", "nobody is seen", "--passphrase-file", word)
+        said = ("--steward", "ada", "--reason", "nobody is seen", "--looked", "--passphrase-file", word)
         command("approve", "small/formal", "--home", demo.site("alder"), *said)
         alder.says_in_words("formal approved", "next: nothing: 'small' has this site's release")
         assert coordinator.process.wait(300) == 0, coordinator.words()

@@ -243,8 +243,11 @@ def test_the_same_by_command(waiting, tmp_path):
     shown = json.loads(run("queue", "--json"))["releases"]
     assert [(each["name"], each["state"]) for each in shown] == [("tiny/formal", "waits"), ("tiny/declared", "later")]
     assert "formal waits for a steward, declared is looked at after the formal part" in run("status", "--once")
-    assert "does not open" in run("approve", "tiny", "--steward", "ada", "--reason", "fine", *own("grace"), code=2)
-    assert "approved by ada" in run("approve", "tiny", "--steward", "ada", "--reason", "fine", *own("ada"))
+    said = ["approve", "tiny", "--steward", "ada", "--reason", "fine"]
+    assert "say that you looked" in run(*said, *own("ada"), code=2)
+    assert "waits for a steward" in run("queue"), "nothing was approved that nobody looked at"
+    assert "does not open" in run(*said, "--looked", *own("grace"), code=2)
+    assert "approved by ada" in run(*said, "--looked", *own("ada"))
     refused = ["refuse", "tiny/declared", "--steward", "grace", "--ground", "quality", "--reason", "blurred"]
     assert "refused by a steward" in run(*refused, *own("grace"))
     assert "approve: fine" in run("queue") and "refuse (quality): blurred" in run("queue")

@@ -148,6 +148,13 @@ def test_a_site_whose_answers_are_broken_does_not_hold_up_the_release(short, cod
     assert len(makes) == 3
 
 
+def test_a_study_that_broken_answers_stopped_says_whose_are_to_be_mended_before_it_goes_on(short):
+    answer = short.answer
+    short.answer = lambda site, request: answer(site, request) if site == "alder" else lost("bad-reply")
+    assert run_study(short.coordinator, short, seed=1, classifier_steps=5) == "stopped"
+    assert short.result()["reason"].endswith(f"; when birch, cedar can answer, {GO_ON}")
+
+
 def test_deadlines_are_of_a_run_and_not_of_the_plan(short, tmp_path, monkeypatch):
     monkeypatch.delenv("SFUMATO_CA_PASSPHRASE", raising=False)
     plan, home = short.plan, short.coordinator

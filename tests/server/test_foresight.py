@@ -77,9 +77,9 @@ def test_bytes_and_exchanges_are_those_of_all_rounds() -> None:
         for spec in _returned(plan, stage.kind) * stage.rounds
     ]
     assert f"takes {sum(sent) / 1e6:.1f} MB from it" in told(plan, "bytes")[0][1]
-    assert "8 exchanges of training take 16 s at least" in told(plan, "time")[0][1]
+    assert "8 exchanges of training: 16 s at least" in told(plan, "time")[0][1]
     less = parse({**_alone(DEMO), "release": [{"model": "spectral", "images": 5}]}, Plan, "less")
-    assert "1 exchanges" in told(less, "time")[0][1]
+    assert "1 exchange of training" in told(less, "time")[0][1]
     assert not told(less, "memory")
 
 

@@ -94,6 +94,11 @@ class Schedule:
                     astray[draw.randrange(messages)] = draw.choice(MESSAGE_FAULTS)
         return cls(frozenset(kills), full, astray)
 
+    @property
+    def most_runs(self) -> int:
+        """How often the coordinator may have to be run: each kill, refused write and lost message ends one run."""
+        return 1 + len(self.kills) + sum(self.full.values()) + len(self.messages)
+
 
 class World:
     """Clock, disks and who acts; counts the steps."""
@@ -260,13 +265,13 @@ def _patched(world: World) -> Iterator[None]:
         yield
 
 
-def play(homes: Path, root: Path, schedule: Schedule, most_runs: int = 20) -> Outcome:
-    """Run a copy of `homes` in `root` by `schedule`; the coordinator is run again, `most_runs` times at most."""
+def play(homes: Path, root: Path, schedule: Schedule) -> Outcome:
+    """Run a copy of `homes` in `root` by `schedule`; the coordinator is run `most_runs` times at most."""
     shutil.copytree(homes, root)
     federation, world = _federation(root), World(schedule)
     outcome, runs = "", 0
     with _patched(world):
-        while outcome != "completed" and runs < most_runs:
+        while outcome != "completed" and runs < schedule.most_runs:
             runs += 1
             grid = FaultyGrid(federation, world)
             nodes = {site: node for node, site in enumerate(grid.names)}

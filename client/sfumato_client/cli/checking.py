@@ -10,7 +10,7 @@ import typer
 
 from sfumato_client.cli.home import Home, Study
 from sfumato_client.cli.ingest import Workers
-from sfumato_common.command_line import AsJson, console, forecast_json, forecast_table, keep_epsilons, print_json
+from sfumato_common.command_line import AsJson, console, forecast_json, forecast_table, keep_epsilons, print_json, say
 from sfumato_common.errors import ConfigError, SfumatoError
 from sfumato_common.progress import shown
 from sfumato_common.study.load import load_resolved_plan
@@ -106,7 +106,7 @@ def _print(subject: Subject, found: Findings, cost: Forecast | None) -> None:
 
     for name, finding in found:
         console.print(f"{finding.state:>7}", style=_COLOURS[finding.state], end="")
-        console.print(f"  {name:<11}  {finding.said}", markup=False, soft_wrap=True)
+        say(f"  {name:<11}  {finding.said}")
     if (report := subject.report) is not None:
         for what, counts in (
             ("patients by split", report.patients_by_split),
@@ -115,7 +115,7 @@ def _print(subject: Subject, found: Findings, cost: Forecast | None) -> None:
             ("images by modality", report.images_by_modality),
         ):
             said = ", ".join(f"{name} {count}" for name, count in counts.items())
-            console.print(f"{what}: {said}", markup=False, soft_wrap=True)
-        console.print(f"look at '{SHEET}' in the home folder: {report.sheet}", markup=False, soft_wrap=True)
+            say(f"{what}: {said}")
+        say(f"look at '{SHEET}' in the home folder: {report.sheet}")
     if cost is not None and subject.plan is not None:
         console.print(forecast_table(cost, f"What plan '{subject.plan.study}' would cost a patient here"))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sfumato_client.cli.home import Home
-from sfumato_common.command_line import console
+from sfumato_common.command_line import say
 
 
 def dossier(
@@ -26,4 +26,4 @@ def dossier(
 
     made = make_dossier(site_facts(SiteHome(home), study))
     write_dossier(made, out)
-    console.print(made.summary(out), markup=False, soft_wrap=True)
+    say(made.summary(out))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sfumato_client.cli.home import Home, Study
-from sfumato_common.command_line import AsJson, console, print_json
+from sfumato_common.command_line import AsJson, console, print_json, say
 from sfumato_common.errors import ConfigError
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Judge phantom patients, as many as the store has.")]
@@ -42,4 +42,4 @@ def gate(
         said.append(f"rehearsed with {found.drawn[0]} training and {found.drawn[1]} holdout phantoms")
     said.append(found.power)
     for line in said:
-        console.print(line, markup=False, soft_wrap=True)
+        say(line)

@@ -98,7 +98,7 @@ def verify(home: Home) -> None:
 
     with SiteHome(home).open_ledger() as ledger:
         ledger.verify()
-    console.print("the ledger's chain holds", markup=False)
+    say("the ledger's chain holds")
 
 
 @ledger_app.command("recover", epilog="Example: sfumato-site ledger recover --home site")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from sfumato_client.cli.home import Home
 from sfumato_common.command_line import AsJson, console, file_bytes, print_json, say
+from sfumato_common.counted import counted
 from sfumato_common.errors import ConfigError, PolicyRefusal
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name, as its plan has it.")]
@@ -48,7 +49,7 @@ def withdraw(
 ) -> None:
     """Erase the images of patients who withdrew, and keep them out of every later ingest; the spend stays."""
     from sfumato_client.site.home import SiteHome
-    from sfumato_client.site.withdrawing import take_back, withdraw
+    from sfumato_client.site.withdrawing import strangers_among, take_back, withdraw
 
     named = [*(patients or []), *(file_bytes(file).decode("utf-8-sig").splitlines() if file else [])]
     named = list(dict.fromkeys(name.strip() for name in named if name.strip()))
@@ -58,12 +59,15 @@ def withdraw(
     if again:
         say(f"{take_back(site, named)} may be ingested again, in the cohort of their first charge")
         return
-    if not yes and not typer.confirm(f"Erase the images of {len(named)} patients here? Nothing brings them back"):
-        raise PolicyRefusal("not erased: everything is as it was")
+    if not yes:
+        known = len(named) - (strangers := strangers_among(site, named))
+        said = f"; {counted(strangers, 'other has', 'others have')} none and would be kept out" if strangers else ""
+        if not typer.confirm(f"Erase the images of {counted(known, 'patient')} here{said}? Nothing brings them back"):
+            raise PolicyRefusal("not erased: everything is as it was")
     done = withdraw(site, named)
-    say(f"erased {done.images} images; no later ingest takes these patients (GDPR Articles 7(3) and 17)")
+    say(f"erased {counted(done.images, 'image')}; no later ingest takes these patients (GDPR Articles 7(3) and 17)")
     if done.strangers:
-        say(f"{done.strangers} of them have no image here; they are kept out all the same")
+        say(f"{counted(done.strangers, 'of them has', 'of them have')} no image here; kept out all the same")
     say(
         "stays: what they were charged, in the ledger (Article 5(2)); models and images that left, which are synthetic "
         "and noised, or made of groups. For a next version without them ask the coordinator: 'rerelease --again'"

@@ -39,6 +39,7 @@ from sfumato_common.command_line import (
     keep_epsilons,
     require_address,
     run_command,
+    say,
 )
 from sfumato_common.errors import PolicyRefusal
 from sfumato_common.files import make_private_folder, write_atomic, write_json
@@ -63,9 +64,9 @@ app.command("pseudonym", epilog="Example: sfumato-site pseudonym --home site --s
 app.add_typer(steward_app, name="steward")
 app.command("queue", epilog="Example: sfumato-site queue --home site")(queue)
 app.command("review", epilog="Example: sfumato-site review --home site")(review)
-app.command("approve", epilog="Example: sfumato-site approve thorax/declared --home site --steward ada --reason fine")(
-    approve
-)
+app.command(
+    "approve", epilog="Example: sfumato-site approve thorax/declared --home site --steward ada --reason fine --looked"
+)(approve)
 app.command(
     "refuse",
     epilog="Example: sfumato-site refuse thorax/declared --home site --steward ada --ground quality --reason blurred",
@@ -153,9 +154,9 @@ def join(
     make_private_folder(site.link)
     store_grant(identity, file_bytes(grant), said, replace=replace, folder=site.grant)
     write_json(site.link / ADDRESS_FILE, {"coordinator": coordinator})
-    console.print("enrolled", markup=False)
+    say("enrolled")
     for said in reach_notes(site):
-        console.print(said, markup=False, soft_wrap=True)
+        say(said)
 
 
 @app.command(epilog="Example: sfumato-site renew --home site alder.grant.json")
@@ -174,7 +175,7 @@ def renew(
     site = SiteHome(home, study)
     kept = renew_grant(load_identity(site.keys), file_bytes(grant), replace=replace, folder=site.grant)
     end = load_certificate(kept.certificate).not_valid_after_utc
-    console.print(f"renewed until {end:%Y-%m-%d}", markup=False)
+    say(f"renewed until {end:%Y-%m-%d}")
 
 
 @app.command(epilog="Example: sfumato-site accept --home site plan.yaml")
@@ -210,7 +211,7 @@ def accept(
     with site.open_ledger() as ledger:
         if kept := sorted({plan.study for plan in ledger.begun() if plan.private and plan.digest != offered.digest}):
             said = f"counted as taken: what studies under way will still charge, {', '.join(kept)}; 'leave' frees it"
-            console.print(said, markup=False, soft_wrap=True)
+            say(said)
         with busy("accounting"):
             cost = admit(offered, policy, ledger)
         store = site.open_store()
@@ -222,38 +223,36 @@ def accept(
         gate_encoder(site, policy.release.gate.encoder, policy)
     require_text_reader(policy.release.gate)
     console.print(forecast_table(cost, f"Plan '{offered.study}' at site '{policy.site}'"))
-    console.print(f"plan hash {offered.digest}", markup=False, soft_wrap=True)
+    say(f"plan hash {offered.digest}")
     for kind, start in offered.public_starts.items():
         declared = f"stage '{kind}' starts from weights declared public ({start.source}, sha256 {start.sha256})"
-        console.print(declared, markup=False, soft_wrap=True)
+        say(declared)
     for name, terms in offered.encoders.items():
         declared = f"encoder '{name}' is declared trained on public images ({terms.trained_on}, sha256 {terms.sha256})"
-        console.print(declared, markup=False, soft_wrap=True)
+        say(declared)
     if offered.joining:
         joining = "other sites may join while this study runs; what it takes from patients here depends on none of them"
-        console.print(joining, markup=False, soft_wrap=True)
+        say(joining)
     for name, key in pinned_keys(offered).items():
         told = f"sums are over sites with these keys: {name} {key}; ask the hospital for its own word"
-        console.print(told, markup=False, soft_wrap=True)
+        say(told)
     if not offered.private:
         warning = f"NO PRIVACY: {WITHOUT_PRIVACY}. This site's policy names the study, so it may take part"
         console.print(warning, style="bold red", markup=False, soft_wrap=True)
     patients = store.cohort("train").patients
     for line in (*what_leaves(offered, policy), *release_notes(offered)):
-        console.print(line, markup=False, soft_wrap=True)
+        say(line)
     if patients > offered.sites[policy.site].nominal_patients:
-        console.print(
+        say(
             "note: this site has more training patients than the plan's nominal number: epsilon holds, but batches may "
-            "exceed their public size and take longer, which is seen outside; ask for a larger nominal number",
-            markup=False,
-            soft_wrap=True,
+            "exceed their public size and take longer, which is seen outside; ask for a larger nominal number"
         )
     if not yes and not typer.confirm("Take part in this study?"):
         raise PolicyRefusal("not accepted; nothing was pinned")
     for path in starts or []:
         keep_start(site.starts, offered, file_bytes(path))
     site.pin(offered)
-    console.print("accepted and pinned; 'sfumato-site run' takes part", markup=False)
+    say("accepted and pinned; 'sfumato-site run' takes part")
 
 
 add_lifecycle(app)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sfumato_client.cli.home import Home, Study
-from sfumato_common.command_line import console
+from sfumato_common.command_line import say
 
 if TYPE_CHECKING:
     from sfumato_client.site.home import SiteHome
@@ -37,15 +37,11 @@ def tell_request(home: SiteHome) -> None:
 
     request, identity, own = write_request(home), load_identity(home.keys), home.own_policy().site
     if identity.site != own:
-        console.print(
+        say(
             f"studies are to know site '{own}' by '{identity.site}': ask for a plan that names it so. The request says "
-            "whose name that is, and is for the coordinator alone",
-            markup=False,
-            soft_wrap=True,
+            "whose name that is, and is for the coordinator alone"
         )
-    console.print(
+    say(
         f"site '{identity.site}' is ready; give '{request.name}' to the coordinator, and tell its fingerprint by "
-        f"another way, by telephone for example:\n{fingerprint(identity.signing_public)}",
-        markup=False,
-        soft_wrap=True,
+        f"another way, by telephone for example:\n{fingerprint(identity.signing_public)}"
     )

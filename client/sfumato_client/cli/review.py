@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from sfumato_client.cli.home import Home
 from sfumato_common.command_line import AsJson, ask_passphrase, print_json, say
+from sfumato_common.errors import ConfigError, PolicyRefusal
 
 if TYPE_CHECKING:
     from sfumato_client.ledger.decisions import Verdict
@@ -18,6 +20,9 @@ steward_app = typer.Typer(no_args_is_help=True, help="The people who decide abou
 Release = Annotated[str, typer.Argument(help="STUDY/PART as 'queue' shows it; the study alone while one part waits.")]
 Who = Annotated[str, typer.Option("--steward", help="Whose decision it is: a name that 'steward add' entered.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, in one line that the ledger keeps; name no patient.")]
+Looked = Annotated[
+    bool, typer.Option("--looked", help="You have looked at its images, as 'review' shows them; else it is asked.")
+]
 PassphraseFile = Annotated[
     Path | None,
     typer.Option("--passphrase-file", help="The steward's passphrase, '-' for standard input; else it is asked."),
@@ -52,8 +57,22 @@ def review(
     serve(home, port, lambda url: say(f"the stewards' page; keep the address to yourself:\n{url}"))
 
 
-def approve(home: Home, release: Release, steward: Who, reason: Reason, passphrase_file: PassphraseFile = None) -> None:
-    """Let a part of a release go, signed with your own key."""
+def approve(
+    home: Home,
+    release: Release,
+    steward: Who,
+    reason: Reason,
+    looked: Looked = False,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Let a part of a release go, signed with your own key, after you looked at its images."""
+    if not looked:
+        if not sys.stdin.isatty():
+            raise ConfigError(
+                "say that you looked at its images, by --looked; 'sfumato-site review' shows them beside the attacks"
+            )
+        if not typer.confirm(f"Did you look at the images of '{release}', as 'sfumato-site review' shows them?"):
+            raise PolicyRefusal("not approved: nobody looked at it; everything is as it was")
     _decide(home, release, "approve", steward, reason, passphrase_file)
 
 

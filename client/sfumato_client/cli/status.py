@@ -23,6 +23,7 @@ from sfumato_client.site.telling import (
     working_line,
 )
 from sfumato_common.command_line import AsJson, Once, duration_text, show_status, step_text
+from sfumato_common.hints import with_home
 
 _COLOURS = {"joined": "green", "connecting": "yellow", "failed": "red", "killed": "red", "no answer": "red"}
 _BAR_COLUMNS = 40
@@ -43,7 +44,7 @@ def render(view: Mapping[str, Any]) -> Group:
     head = Text.assemble((f"site {view['site']}  ", "bold"), (state, _COLOURS.get(view["state"], "dim")))
     told = f"progress is {view['progress']}: 'progress' of the policy"
     studies = [Text(f"{study_line(study)}\n  {cost_line(study)}") for study in view["studies"]]
-    todo = [Text.assemble(("next: ", "bold"), line) for line in view["next"]]
+    todo = [Text.assemble(("next: ", "bold"), with_home(line)) for line in view["next"]]
     paid = f"{paid_line(view)}; {view['unsettled']} charges not settled"
     last = [Text(paid), Text(told, style="dim"), *todo]
     return Group(head, Text(connection_line(view), style="dim"), *_work(view), *studies, *last)

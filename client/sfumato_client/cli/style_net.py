@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from sfumato_client.cli.home import Home
-from sfumato_common.command_line import console, file_bytes
+from sfumato_common.command_line import file_bytes, say
+from sfumato_common.counted import counted
 from sfumato_common.errors import DataError
 from sfumato_common.files import write_atomic
 from sfumato_common.study.load import load_resolved_plan
@@ -44,11 +45,9 @@ def fit(
     cohort = Cohort(np.stack([image.pixels for image in found]), np.zeros(len(found), dtype=np.int64), patient_index)
     net = train(cohort, steps, torch.Generator().manual_seed(0))
     write_atomic(out, encode_style_net(net), mode=0o600)
-    console.print(
-        f"fitted to {len(found)} images ({len(read) - len(found)} could not be read); it is made from them, so it may "
-        "leave this machine only if they may",
-        markup=False,
-        soft_wrap=True,
+    say(
+        f"fitted to {counted(len(found), 'image')} ({len(read) - len(found)} could not be read); it is made from them, "
+        "so it may leave this machine only if they may"
     )
 
 
@@ -67,7 +66,7 @@ def use(
     data = file_bytes(weights)
     read_style_net(data, load_resolved_plan(plan).image)
     write_atomic(SiteHome(home).style_net, data, mode=0o600)
-    console.print("kept; 'sfumato-site style-net drop' takes it back", markup=False)
+    say("kept; 'sfumato-site style-net drop' takes it back")
 
 
 @style_net_app.command("drop", epilog="Example: sfumato-site style-net drop --home site")
@@ -78,4 +77,4 @@ def drop(home: Home) -> None:
     kept = SiteHome(home).style_net
     there = kept.exists()
     kept.unlink(missing_ok=True)
-    console.print("dropped" if there else "there was none", markup=False)
+    say("dropped" if there else "there was none")

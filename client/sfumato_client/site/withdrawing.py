@@ -63,16 +63,30 @@ def withdraw(home: SiteHome, identifiers: Sequence[str]) -> Withdrawn:
     return Withdrawn(images, strangers, tuple(approved))
 
 
-def _erase(home: SiteHome, ledger: Ledger, named: dict[str, str]) -> tuple[int, int]:
-    """How many of `named` have no image here, and how many images went."""
-    store_key = home.store_key()
-    owners = owners_of(home.store, store_key, named)
+def strangers_among(home: SiteHome, identifiers: Sequence[str]) -> int:
+    """How many of these have no image here, before a person says whether to erase. Raises ConfigError as `withdraw`."""
+    if not home.store.exists():
+        return len(set(identifiers))
+    key = home.split_key()
+    return len(_strangers(home, {pseudonym(key, name): alike_token(key, name) for name in identifiers})[0])
+
+
+def _strangers(home: SiteHome, named: Mapping[str, str]) -> tuple[dict[str, str], dict[str, int]]:
+    """Those of `named` who have no image here, and where the others stand in the store."""
+    owners = owners_of(home.store, home.store_key(), named)
     unknown = {name: alike for name, alike in named.items() if name not in owners}
-    if has_alike(home.store, store_key, unknown.values()):
+    if has_alike(home.store, home.store_key(), unknown.values()):
         raise ConfigError(
             "an identifier is in the store in another writing (case, blanks, zeros): give it as the table has it; "
             "nothing was erased"
         )
+    return unknown, owners
+
+
+def _erase(home: SiteHome, ledger: Ledger, named: dict[str, str]) -> tuple[int, int]:
+    """How many of `named` have no image here, and how many images went."""
+    store_key = home.store_key()
+    unknown, owners = _strangers(home, named)
     tell = partial(_keep, home, unknown, identifiers_of(home.store, store_key, owners.values()))
     if not owners:
         clear(home.store, store_key)  # a command that was killed may have left what it took out

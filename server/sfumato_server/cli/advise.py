@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sfumato_common.accounting.accountant import epsilon_text
-from sfumato_common.command_line import AsJson, console, duration_text, print_json
+from sfumato_common.command_line import AsJson, console, duration_text, print_json, say
 from sfumato_common.files import make_private_folder, temporary_in
 from sfumato_server.cli.simulate import (
     MOST_PATIENTS,
@@ -71,7 +71,7 @@ def advise(
     where = Where(on, workers, ray_address, worker_gpus)
     with advising(asked, out, where, anchors=not no_anchors) as grid:
         if not as_json:
-            console.print(before(grid), markup=False, soft_wrap=True)
+            say(before(grid))
         with _shown(grid, not as_json) as (tell, ended):
             report = grid.run(tell, ended)
     if as_json:
@@ -79,7 +79,7 @@ def advise(
         return
     console.print(advice_table(report))
     for said in (*report["notes"], *report["advice"], f"Rule: {report['rule']}.", report["caution"]):
-        console.print(said, markup=False, soft_wrap=True)
+        say(said)
 
 
 def before(grid: Grid) -> str:

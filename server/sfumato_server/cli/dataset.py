@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfumato_common.command_line import AsJson, console, file_bytes, print_json
+from sfumato_common.command_line import AsJson, file_bytes, print_json, say
+from sfumato_common.counted import counted
 from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationError
 from sfumato_common.files import write_atomic
 from sfumato_common.progress import images_shown
@@ -67,7 +68,7 @@ def dataset_verify(
     else:
         lines = [report.summary(), *report.key_lines(), *(lines_of_holder(standing, later) if standing else [])]
         lines += [stray_line(report.strays)] if report.strays else []
-        console.print("\n".join(lines), markup=False, soft_wrap=True)
+        say("\n".join(lines))
     if not report.trusted:
         raise UnverifiedOrigin(
             f"{UNVERIFIED}: anybody can make a set that agrees with itself; pass the coordinator's public key, from a "
@@ -115,7 +116,7 @@ def dataset_prove(
     if as_json:
         print_json({"image": found.entry.name, "site": found.line.site, "bytes": len(data)})
     else:
-        console.print(f"'{out.name}' proves image {found.entry.name}, {len(data)} bytes", markup=False, soft_wrap=True)
+        say(f"'{out.name}' proves image {found.entry.name}, {len(data)} bytes")
 
 
 def _require_apart(key: Path, folder: Path) -> None:
@@ -144,7 +145,7 @@ def _verify_one(image: Path, proof: Path, key: Path | None, site_keys: dict[str,
     if as_json:
         print_json(asdict(found))
     else:
-        console.print(found.summary(), markup=False, soft_wrap=True)
+        say(found.summary())
 
 
 @dataset_app.command("overview", epilog="Example: sfumato dataset overview results/published --out overview.png")
@@ -155,8 +156,8 @@ def dataset_overview(
     """Draw one picture of the set: a row per site and model."""
     from sfumato_server.publish import UNVERIFIED, write_overview
 
-    shown = f"{write_overview(folder, out)} images shown in '{out.name}'"
-    console.print(f"{shown}; {UNVERIFIED}: run 'sfumato dataset verify' with --key", markup=False, soft_wrap=True)
+    shown = f"{counted(write_overview(folder, out), 'image')} shown in '{out.name}'"
+    say(f"{shown}; {UNVERIFIED}: run 'sfumato dataset verify' with --key")
 
 
 @dataset_app.command(
@@ -181,8 +182,9 @@ def dataset_convert(
     if as_json:
         print_json(asdict(done))
     else:
-        said = f"{done.images} images in {done.files} files, {done.bytes / 1e6:.1f} MB, in '{out.name}' as {done.form}"
-        console.print(f"{said}; {UNVERIFIED}: run 'sfumato dataset verify' with --key", markup=False, soft_wrap=True)
+        what = f"{counted(done.images, 'image')} in {counted(done.files, 'file')}"
+        said = f"{what}, {done.bytes / 1e6:.1f} MB, in '{out.name}' as {done.form}"
+        say(f"{said}; {UNVERIFIED}: run 'sfumato dataset verify' with --key")
 
 
 @dataset_app.command("info", epilog="Example: sfumato dataset info results/published")
@@ -202,7 +204,7 @@ def dataset_info(
         print_json({**values(facts), "verified": False})
         return
     warning = f"{UNVERIFIED}: nothing was checked; run 'sfumato dataset verify' with --key"
-    console.print("\n".join([*summary(facts), warning]), markup=False, soft_wrap=True, highlight=False)
+    say("\n".join([*summary(facts), warning]))
 
 
 @dataset_app.command("diff", epilog="Example: sfumato dataset diff old/published new/published")
@@ -220,7 +222,7 @@ def dataset_diff(
         print_json(values(found))
         return
     warning = f"{UNVERIFIED}: nothing was checked; run 'sfumato dataset verify' with --key on both"
-    console.print("\n".join([*lines(found), warning]), markup=False, soft_wrap=True, highlight=False)
+    say("\n".join([*lines(found), warning]))
 
 
 @dataset_app.command("card", epilog="Example: sfumato dataset card results/published --out cards")
@@ -245,7 +247,7 @@ def dataset_card(
         print_json({"written": written, "verified": False})
         return
     said = f"written into '{out.name}': {', '.join(written)}"
-    console.print(f"{said}; {UNVERIFIED}: these copies are not signed", markup=False, soft_wrap=True)
+    say(f"{said}; {UNVERIFIED}: these copies are not signed")
 
 
 def _public_key(path: Path) -> bytes:

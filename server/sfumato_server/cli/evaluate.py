@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sfumato_common.command_line import AsJson, complaints, console, print_json
+from sfumato_common.command_line import AsJson, complaints, console, print_json, say
 from sfumato_common.files import write_atomic, write_json
 
 # a command line loads no network before one is needed: the room of `evaluate` is imported in the function
@@ -104,5 +104,5 @@ def dataset_evaluate(
     for table in tables(report):
         console.print(table)
     for notice in report.notices:
-        console.print(notice, markup=False, soft_wrap=True)
-    console.print(f"{UNVERIFIED}: run 'sfumato dataset verify' with --key", markup=False, soft_wrap=True)
+        say(notice)
+    say(f"{UNVERIFIED}: run 'sfumato dataset verify' with --key")

@@ -21,6 +21,7 @@ from sfumato_common.command_line import (
     forecast_table,
     print_json,
     run_command,
+    say,
 )
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import make_private_folder, write_atomic, write_json
@@ -98,7 +99,7 @@ def plan_resolve(
     _affordable(study)
     write_atomic(out, plan_text(study))
     said = f"'{out.name}' is what init takes and sites accept, plan hash {study.study_digest}"
-    console.print(said, markup=False, soft_wrap=True)
+    say(said)
 
 
 @coordinator_app.command(
@@ -135,12 +136,15 @@ def coordinator_init(
     write_json(CoordinatorHome(home).plan_file, study.model_dump(mode="json"))
     write_atomic(home / "plan.yaml", plan_text(study))
     said = f"coordinator of study '{study.study}' is ready, plan hash {study.study_digest}"
-    console.print(
+    say(
         f"{said}\nsites accept the 'plan.yaml' in its home\n{_own_hashes(study)}"
-        f"fingerprint, to be told to every site by telephone or on paper:\n{fingerprint_of(authority.public_key)}",
-        markup=False,
-        soft_wrap=True,
+        f"fingerprint, to be told to every site by telephone or on paper:\n{fingerprint_of(authority.public_key)}"
     )
+    if not name:
+        say(
+            "note: no --name was given: only sites on this machine can connect, until "
+            "'sfumato coordinator rotate --name HOST' gives the ports a certificate with the host's name"
+        )
 
 
 @coordinator_app.command("replan", epilog="Example: sfumato coordinator replan plan.yaml --home coord")
@@ -152,11 +156,9 @@ def coordinator_replan(home: Home, plan: Annotated[Path, typer.Argument(help="Th
     study = load_plan(plan)
     _affordable(study)
     before = replace_plan(CoordinatorHome(home), study)
-    console.print(
+    say(
         f"plan hash {before.study_digest} is replaced by {study.study_digest}. Sites that accepted the former one run "
-        f"'sfumato-site unaccept {study.study}', and then accept the 'plan.yaml' of this home",
-        markup=False,
-        soft_wrap=True,
+        f"'sfumato-site unaccept {study.study}', and then accept the 'plan.yaml' of this home"
     )
 
 
@@ -183,11 +185,9 @@ def coordinator_enrol(
     said = ask_fingerprint(fingerprint, f"site '{wanted.site}'{whose}")
     issued = enrol(home, data, said, sites, passphrase=ask_passphrase(passphrase_file))
     write_atomic(grant, encode_grant(issued, load_authority(home).signing_key))
-    console.print(
+    say(
         f"enrolled; give '{grant.name}' back to the site, and tell it this coordinator's fingerprint by another way:\n"
-        f"{fingerprint_of(issued.coordinator_key)}",
-        markup=False,
-        soft_wrap=True,
+        f"{fingerprint_of(issued.coordinator_key)}"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from sfumato_common.command_line import AsJson, console, print_json
+from sfumato_common.command_line import AsJson, console, print_json, say
 from sfumato_common.crypto.certificates import validity
 from sfumato_common.crypto.enrolment import encode_grant
 from sfumato_common.crypto.signatures import fingerprint
@@ -71,7 +71,7 @@ def revoke_site(
         raise ConfigError("nothing was revoked")
     revoke(home, site)
     said = f"'{site}' is out: it is asked nothing more, what it answers or sends is refused, nothing of it is pooled"
-    console.print(said, markup=False, soft_wrap=True)
+    say(said)
 
 
 def renew_site(
@@ -85,7 +85,7 @@ def renew_site(
 
     issued = renew(home, site, passphrase=ask_passphrase(passphrase_file))
     write_atomic(grant, encode_grant(issued, load_authority(home).signing_key))
-    console.print(f"renewed; give '{grant.name}' to the site, for 'sfumato-site renew'", markup=False, soft_wrap=True)
+    say(f"renewed; give '{grant.name}' to the site, for 'sfumato-site renew'")
 
 
 def rotate(
@@ -104,16 +104,12 @@ def rotate(
     with exclusive(home, "this coordinator"):
         if grants is None:
             rotate_server(home, name or [], passphrase)
-            console.print("the ports have a new certificate of the same CA; sites need nothing", markup=False)
+            say("the ports have a new certificate of the same CA; sites need nothing")
             return
         signing_key, made = load_authority(home).signing_key, rotate_authority(home, name or [], passphrase)
         for site, issued in made.items():
             write_atomic(grants / f"{site}.grant.json", encode_grant(issued, signing_key))
-    console.print(
-        f"a new CA; give each site its grant from '{grants.name}', for 'sfumato-site renew --replace'",
-        markup=False,
-        soft_wrap=True,
-    )
+    say(f"a new CA; give each site its grant from '{grants.name}', for 'sfumato-site renew --replace'")
 
 
 def add_commands(app: typer.Typer) -> None:

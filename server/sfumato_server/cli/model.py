@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from sfumato_common.command_line import AsJson, console, file_bytes, print_json
+from sfumato_common.command_line import AsJson, console, file_bytes, print_json, say
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import write_atomic
 from sfumato_server.cli.pretrain import pretrain_app, show_scores
@@ -66,11 +66,9 @@ def model_sample(
     write_atomic(out / SHEET, png(grid(drawn.images[: COLUMNS * COLUMNS], COLUMNS)))
     card = drawn.card
     cost = "no differential privacy" if card.epsilon is None else f"epsilon {card.epsilon:.3f} at delta {card.delta:g}"
-    console.print(
+    say(
         f"{len(drawn.images)} images of model '{drawn.kind}' after round {card.round} of {card.rounds} of stage "
-        f"'{card.stage}' ({cost}, paid in training), and the contact sheet '{SHEET}'",
-        markup=False,
-        soft_wrap=True,
+        f"'{card.stage}' ({cost}, paid in training), and the contact sheet '{SHEET}'"
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfumato_common.command_line import console, file_bytes
+from sfumato_common.command_line import file_bytes, say
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_atomic
 from sfumato_common.strict import parse
@@ -51,7 +51,7 @@ def pretrain_start(
     weights, losses = pretrain(study, stage, on, steps=steps, patients=patients, seed=seed, network=network)
     tenth = max(1, len(losses) // 10)
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
-    console.print(f"loss {first:.4f} in the first {tenth} steps, {last:.4f} in the last", markup=False)
+    say(f"loss {first:.4f} in the first {tenth} steps, {last:.4f} in the last")
     write_start(weights, on, stage, out)
 
 
@@ -148,7 +148,7 @@ def _teller() -> Callable[[Step], None]:
     def tell(step: Step) -> None:
         if step.progress >= told[0]:
             told[0] = step.progress + _TOLD
-            console.print(f"{step.progress:4.0%}  step {step.number:6d}  {step.psnr:.2f} dB in training", markup=False)
+            say(f"{step.progress:4.0%}  step {step.number:6d}  {step.psnr:.2f} dB in training")
 
     return tell
 
@@ -156,18 +156,13 @@ def _teller() -> Callable[[Step], None]:
 def _report(config: CodecConfig, out: Path) -> None:
     found = config.report
     show_scores(found.codec, found.cosines, config.form.numbers)
-    console.print(
+    say(
         f"on {found.held_out_images} public images of patients kept apart, after {found.steps} steps. In '{out.name}'; "
-        f"a plan pins it by sha256 {config.weights_sha256}",
-        markup=False,
-        soft_wrap=True,
+        f"a plan pins it by sha256 {config.weights_sha256}"
     )
 
 
 def show_scores(codec: Score, cosines: Score, numbers: int) -> None:
     """A line of each."""
     for name, score in (("codec", codec), (f"{numbers} cosines", cosines)):
-        console.print(
-            f"{name}: {score.psnr:.2f} dB, fine correlation {score.fine:.3f}, gradient energy {score.energy:.0%}",
-            markup=False,
-        )
+        say(f"{name}: {score.psnr:.2f} dB, fine correlation {score.fine:.3f}, gradient energy {score.energy:.0%}")

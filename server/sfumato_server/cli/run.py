@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sfumato_common.command_line import console
+from sfumato_common.command_line import say
 from sfumato_server.cli.home import Home
 from sfumato_server.cli.shard_workers import On, RayAddress, ShardWorkers, shard_workers
 from sfumato_server.rounds.deadlines import REVIEW_HOURS, WORK_HOURS
@@ -47,9 +47,9 @@ def run_study(
     current = CoordinatorHome(home).plan
     plan = current()
     for note in address_notes(home, host):
-        console.print(note, markup=False, soft_wrap=True)
+        say(note)
     for note in expiry_notes(home, plan.sites):
-        console.print(f"{note}; see 'sfumato coordinator renew' and 'rotate'", markup=False, soft_wrap=True)
+        say(f"{note}; see 'sfumato coordinator renew' and 'rotate'")
     with live_status(lambda: overview(home, current())) as refresh:
         published = run_coordinator(
             home,
@@ -62,6 +62,6 @@ def run_study(
             review_hours=review_hours,
             only_copy=only_copy,
         )
-    console.print(f"published: {published}\nreport: {published / 'report.html'}", markup=False, soft_wrap=True)
+    say(f"published: {published}\nreport: {published / 'report.html'}")
     for site, reason in sorted(json.loads((out / "run.json").read_text())["left_out"].items()):
-        console.print(f"left out: {site}: {reason}", markup=False, soft_wrap=True)
+        say(f"left out: {site}: {reason}")

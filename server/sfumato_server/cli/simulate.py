@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sfumato_common.accounting.accountant import epsilon_text
-from sfumato_common.command_line import AsJson, console, print_json
+from sfumato_common.command_line import AsJson, console, print_json, say
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import make_private_folder, temporary_in
 
@@ -85,11 +85,9 @@ def simulate(
         print_json(report)
         return
     console.print(simulation_table(report))
-    console.print(
+    say(
         f"SIMULATED, on {report['data']} ({report['spread']}): AUC on patients whom no site had, of a classifier that "
-        f"saw images drawn from each model alone; all of it in '{out.name}'",
-        markup=False,
-        soft_wrap=True,
+        f"saw images drawn from each model alone; all of it in '{out.name}'"
     )
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from sfumato_common.command_line import console, file_bytes
+from sfumato_common.command_line import file_bytes, say
 from sfumato_common.errors import ConfigError
 from sfumato_common.files import write_atomic
 from sfumato_common.generators import GENERATORS
@@ -29,11 +29,9 @@ def write_start(weights: Arrays, source: str, stage: str, out: Path) -> None:
     from safetensors.numpy import save
 
     write_atomic(out, save(dict(weights)))
-    console.print(
+    say(
         f"stage '{stage}' of the plan: start: {{source: {source}, sha256: {fingerprint(weights)}}}\n"
-        f"then give '{out.name}' to the coordinator: sfumato coordinator init --start FILE",
-        markup=False,
-        soft_wrap=True,
+        f"then give '{out.name}' to the coordinator: sfumato coordinator init --start FILE"
     )
 
 

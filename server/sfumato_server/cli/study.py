@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sfumato_common.command_line import AsJson, Once, console, print_json, show_status
+from sfumato_common.command_line import AsJson, Once, print_json, say, show_status
 from sfumato_server.cli.home import Home
 from sfumato_server.cli.versions import add_commands
 
@@ -43,11 +43,9 @@ def admit(
 
     own = admit_site(CoordinatorHome(home), site, nominal_patients)
     write_atomic(plan, plan_text(own))
-    console.print(
+    say(
         f"'{site}' is in the plan; give it '{plan.name}', plan hash {own.digest}, and take its enrolment request: "
-        "it is asked from the next exchange on, and pays for nothing before",
-        markup=False,
-        soft_wrap=True,
+        "it is asked from the next exchange on, and pays for nothing before"
     )
 
 
@@ -71,4 +69,4 @@ def dossier(
     if as_json:
         print_json(made.model_dump(mode="json"))
         return
-    console.print(made.summary(out), markup=False, soft_wrap=True)
+    say(made.summary(out))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from sfumato_common.command_line import AsJson, console, print_json
+from sfumato_common.command_line import AsJson, print_json, say
 from sfumato_common.errors import ConfigError
 from sfumato_common.study.lineage import Why
 from sfumato_common.study.load import load_plan
@@ -63,11 +63,11 @@ def rerelease(
         epsilon = "infinite" if line.epsilon is None else f"{line.epsilon:g}"
         who = line.who or "models"
         cost = f"epsilon {epsilon} at delta {line.delta:g} a patient, add/remove, of this version alone"
-        console.print(f"{who}: {line.what}; {line.ground}; {cost}", markup=False, soft_wrap=True)
+        say(f"{who}: {line.what}; {line.ground}; {cost}")
     assert made.plan.lineage is not None
     what = f"version {made.plan.lineage.version} of study '{made.plan.study}', plan hash {made.plan.study_digest}"
     end = "nothing was made" if dry_run or out is None else f"'{out.name}' is its home; sites accept its 'plan.yaml'"
-    console.print(f"{what}: {end}", markup=False, soft_wrap=True)
+    say(f"{what}: {end}")
 
 
 def withdraw(
@@ -107,7 +107,7 @@ def status_file(home: Home, out: Out = None, as_json: AsJson = False) -> None:
     for one in found.versions:
         first, *stones = standing_lines(one)
         lines = (f"{first}, manifest {one.manifest_sha256}", *stones)
-        console.print("\n".join(lines), markup=False, soft_wrap=True)
+        say("\n".join(lines))
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sfumato_common.accounting.events import SampledGaussian
+from sfumato_common.counted import counted
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators.settings import white_form
 from sfumato_common.generators.spectral.settings import SpectralStage
@@ -125,8 +126,8 @@ def _time(plan: Plan) -> Iterator[Foresight]:
     yield Foresight(
         "time",
         "good",
-        f"{exchanges} exchanges of training take {least:.0f} s at least, by the grid of sites' answers, and {most:,} s "
-        "if all wait for their deadline; 'sfumato simulate' measures what the work itself takes",
+        f"{counted(exchanges, 'exchange')} of training: {least:.0f} s at least, by the grid of sites' answers, and "
+        f"{most:,} s if all wait for their deadline; 'sfumato simulate' measures what the work itself takes",
     )
 
 

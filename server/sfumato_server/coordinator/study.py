@@ -79,7 +79,8 @@ def run_study(
         if release and plan.utility is not None:
             utility = _utility(run, home, classifier_steps)
     except (FederationError, NoRoomError) as error:
-        outcome, reason = "stopped", f"{error}; {GO_ON}"
+        mended = f"when {', '.join(board.wanting)} can answer, " if board.wanting else ""
+        outcome, reason = "stopped", f"{error}; {mended}{GO_ON}"
         log.error("study stopped: %s", error)
     except SfumatoError as error:
         outcome, reason = "stopped", str(error)

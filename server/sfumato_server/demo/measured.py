@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sfumato_common.command_line import console
+from sfumato_common.command_line import say
 from sfumato_common.files import write_atomic
 from sfumato_common.phantom import MODALITIES, arrays
 from sfumato_common.study.plan import Plan
@@ -38,7 +38,7 @@ def show_figures(plan: Plan, modality: str, work: Path, out: Path) -> None:
     began = time.monotonic()
     failed = measure(out / "published", public_index(work, plan, modality), out)
     said, took = f"not measured: {failed}" if failed else str(out / "report.html"), time.monotonic() - began
-    console.print(f"with figures:  {said} ({took:.1f} s)", markup=False, soft_wrap=True)
+    say(f"with figures:  {said} ({took:.1f} s)")
 
 
 def public_index(folder: Path, plan: Plan, modality: str) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sfumato_common.command_line import console
+from sfumato_common.command_line import say
 from sfumato_common.errors import FederationError
 from sfumato_common.files import write_atomic
 from sfumato_common.study.policy import Policy
@@ -51,9 +51,7 @@ class Reviewed:
         raise FederationError(f"the steward's page did not start; '{log.name}' says why")
 
     def _tell(self, address: str) -> None:
-        console.print(
+        say(
             f"site '{self.site}' asks its steward before the declared part of its release leaves. When the study is "
-            f"there, open\n{address}\nand decide as '{STEWARD}', passphrase {self.passphrase}",
-            markup=False,
-            soft_wrap=True,
+            f"there, open\n{address}\nand decide as '{STEWARD}', passphrase {self.passphrase}"
         )

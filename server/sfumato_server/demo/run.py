@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sfumato_common.command_line import console
+from sfumato_common.command_line import say
 from sfumato_common.crypto.enrolment import encode_grant
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.crypto.signatures import fingerprint
@@ -176,7 +176,7 @@ def _set_up_site(demo: Demo, name: str, plan_file: Path, cohort: Cohort) -> None
         demo.seconds[f"{name}: draw phantom DICOM"] = round(drawn - began, 2)
     demo.seconds[f"{name}: ingest"] = round(ingested - before, 2)
     # a real site shows this to its steward alone; the demo's screen is every party's
-    console.print(f"{name}: {said.strip().splitlines()[-1]}", markup=False, soft_wrap=True)
+    say(f"{name}: {said.strip().splitlines()[-1]}")
 
 
 def _site(demo: Demo, name: str, *arguments: str) -> str:
@@ -248,10 +248,10 @@ def _summarise(demo: Demo) -> None:
     keys = {name: load_identity(demo.site(name) / "identity").signing_public for name in run["package_bytes"]}
     checked = verify_dataset(published, load_authority(demo.coordinator.root).public_key, keys)
     print_summary(demo.plan, run, read_board(demo.coordinator.status_file) or {})
-    console.print(f"verified: {checked.summary()}", markup=False, soft_wrap=True)
-    console.print(f"published set: {published}", markup=False, soft_wrap=True)
-    console.print(f"report:        {published / 'report.html'}", markup=False, soft_wrap=True)
-    console.print(f"training:      {demo.coordinator.live_page}", markup=False, soft_wrap=True)
+    say(f"verified: {checked.summary()}")
+    say(f"published set: {published}")
+    say(f"report:        {published / 'report.html'}")
+    say(f"training:      {demo.coordinator.live_page}")
 
 
 class _timed:  # noqa: N801 - used as a statement

@@ -18,6 +18,11 @@ from sfumato_common.study.plan import Plan
 
 # what the round loop says of a site that an exchange leaves out
 NOT_ASKED = "not-asked"
+# what no waiting ends: people of the site, or of both sides, have to act first
+_LASTING = frozenset({
+    "bad-reply", "budget-exceeded", "bundle-refused", "egress-refused", "ledger-refused", "policy-refused",
+    "release-refused", "revoked", "verification-failed",
+})  # fmt: skip
 
 
 class StatusBoard:
@@ -65,6 +70,11 @@ class StatusBoard:
             self._sites_since[name] = time.time()
         self._sites[name], self._codes[name] = state, code
         self.write()
+
+    @property
+    def wanting(self) -> list[str]:
+        """Sites that answer no question, however often asked, until somebody has mended what their code says."""
+        return sorted(site for site, code in self._codes.items() if code in _LASTING)
 
     def resume(self, stage: str, rounds: int) -> None:
         """`rounds` of `stage` were finished before a restart: their work is not to come.

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.command_line import console, duration_text, step_text
+from sfumato_common.hints import with_home
 from sfumato_common.progress import Lines, say_dated
 from sfumato_server.status.advice import joining
 from sfumato_server.status.published import version_lines
@@ -38,7 +39,7 @@ def render(view: Mapping[str, Any]) -> Group:
     head = Text.assemble((f"study {view['study']}  ", "bold"), (headline(view), "bold cyan"))
     foot = Text(f"{spent_line(view)}   {traffic_line(view)}")
     chosen = [Text(f"the choice: {view['chosen']}", style="bold")] if view["chosen"] else []
-    todo = [Text.assemble(("next: ", "bold"), line) for line in view["next"]]
+    todo = [Text.assemble(("next: ", "bold"), with_home(line)) for line in view["next"]]
     released, versions = (
         [Text(line) for line in release_lines(view)],
         [Text(x, style="dim") for x in version_lines(view)],

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from sfumato_client.ledger.head import has_begun
 from sfumato_client.site.admission import wanting
 from sfumato_client.site.checks.finding import Finding, Subject
+from sfumato_common.counted import counted
 
 _SHOWN = 5
 
@@ -21,9 +22,10 @@ def source(subject: Subject) -> Iterator[Finding]:
         if subject.store is None:
             yield Finding("wrong", "no images were read: 'sfumato-site check source.yaml', then 'sfumato-site ingest'")
         else:
-            yield Finding("good", f"the store holds images of {subject.store.patients} patients")
+            yield Finding("good", f"the store holds images of {counted(subject.store.patients, 'patient')}")
         return
-    said = f"{report.kept} images of {report.patients} patients would be kept, {len(report.skipped)} skipped"
+    whose = f"{counted(report.kept, 'image')} of {counted(report.patients, 'patient')}"
+    said = f"{whose} would be kept, {len(report.skipped)} skipped"
     yield Finding("good" if report.kept else "wrong", said if report.kept else f"{said}: no image could be read")
     for reason, count in [*report.reasons.items()][:_SHOWN]:
         yield Finding("note", f"{count} x {reason}")
@@ -32,9 +34,8 @@ def source(subject: Subject) -> Iterator[Finding]:
     for text in report.notes:
         yield Finding("note", text)
     if report.read_otherwise:
-        yield Finding(
-            "note", f"{report.read_otherwise} images were read otherwise than they say; the report names them"
-        )
+        what = counted(report.read_otherwise, "image was", "images were")
+        yield Finding("note", f"{what} read otherwise than they say; the report names them")
     for question in report.questions:
         yield Finding("wrong", f"to be answered in the source's 'answers': {question}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sfumato_common.counted import counted
 from sfumato_server.publish.cards import words
 from sfumato_server.publish.cards.facts import SetFacts
 
@@ -23,7 +24,7 @@ def summary(facts: SetFacts) -> list[str]:
     return [
         f"{facts.title}",
         f"study '{facts.plan.study}', published {facts.created}, plan {facts.plan_hash[:16]}",
-        f"{facts.images} images ({form}) of {', '.join(facts.sites)}",
+        f"{counted(facts.images, 'image')} ({form}) of {', '.join(facts.sites)}",
         words.covering(facts),
         f"licence: {facts.terms.licence or 'not stated'}",
         f"use: {words.use(facts)}",
