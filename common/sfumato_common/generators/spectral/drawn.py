@@ -21,8 +21,10 @@ def fit_drawn(
 ) -> dict[str, npt.NDArray[np.float32]]:
     """shares [G], mean [G, d], factor and signal [G, d, d] from the noised release of each site that answered."""
     fewest = fewest_patients(layout, sigma)
-    found = fit_components(plan, layout, sigma, releases, by_site=by_site, fewest=fewest)
-    return {name: np.asarray(value, dtype=np.float32) for name, value in found.arrays(layout).items()}
+    fitted = fit_components(plan, layout, sigma, releases, by_site=by_site, fewest=fewest).arrays(layout)
+    # nothing lies above these features' band
+    del fitted["tail"]
+    return fitted
 
 
 def fewest_patients(layout: MomentLayout, sigma: float) -> float:

@@ -7,9 +7,9 @@ records together, and these from the public power law. Nothing is guessed from d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -34,40 +34,61 @@ SMALLEST_SHARE = 0.025
 
 
 @dataclass(frozen=True)
-class Components:
-    """The Gaussian of each of G components: shares [G], means [G, d], covariances, and the sums that each came of."""
+class Component:
+    """One Gaussian of a model: its share, mean [d] and covariance, and the sums that it came of."""
 
-    shares: Float64
-    means: Float64
-    covariances: list[Covariance]
-    sources: list[Sums]
+    share: float
+    mean: Float64
+    covariance: Covariance
+    source: Sums
 
-    def unclipped(self) -> Components:
+    def unclipped(self) -> Component:
         """The same with what clipping took put back."""
-        means, covariances = [], []
-        for mean, item, source in zip(self.means, self.covariances, self.sources, strict=True):
-            total, squares = item.form.trace, item.form.square_sum
-            times = unclip_variance(total, squares, source.radius)
-            offset = mean - source.centre
-            way = unclip_way(float(np.linalg.norm(offset)), times * total, times**2 * squares, source.radius)
-            means.append(source.centre + way * offset)
-            covariances.append(replace(item, form=item.form.scaled(np.full(len(mean), math.sqrt(times)))))
-        return replace(self, means=np.stack(means), covariances=covariances)
+        form, radius, centre = self.covariance.form, self.source.radius, self.source.centre
+        total, squares = form.trace, form.square_sum
+        times = unclip_variance(total, squares, radius)
+        offset = self.mean - centre
+        way = unclip_way(float(np.linalg.norm(offset)), times * total, times**2 * squares, radius)
+        wider = replace(self.covariance, form=form.scaled(np.full(len(self.mean), math.sqrt(times))))
+        return replace(self, mean=centre + way * offset, covariance=wider)
 
-    def arrays(self, layout: MomentLayout) -> dict[str, Float64 | npt.NDArray[np.float32]]:
-        """What every model of moments releases, within its public bounds.
+    @property
+    def tail(self) -> float:
+        """Amplitude above the band: as measured, or else what the outermost frequencies of the band suggest."""
+        if self.source.tail is not None:
+            return self.source.tail
+        return float(np.clip(math.sqrt(max(self.covariance.level, 0.0)), *TAILS))
 
-        shares [G], mean [G, d], factor [G, d, d] (symmetric root of the covariance, in feature units) and signal [G, d,
-        d] (projector on the directions that the release showed, the others being filled). The symmetric root is unique,
-        and it is sent rather than recomputed, so that every machine starts from the same numbers.
+
+@dataclass(frozen=True)
+class Components:
+    """The Gaussian of each of `count` components, made one after another, and once.
+
+    In double precision, with the directions that they are fitted by, those of many sites would take several times the
+    memory of the model.
+    """
+
+    count: int
+    each: Iterator[Component]
+
+    def arrays(self, layout: MomentLayout) -> dict[str, npt.NDArray[np.float32]]:
+        """What every model of moments releases, within its public bounds; float32.
+
+        shares [G], mean [G, d], factor [G, d, d] (symmetric root of the covariance, in feature units), signal [G, d, d]
+        (projector on the directions that the release showed, the others being filled), and tail [G] (amplitude of the
+        frequencies above the band, in units of the power law). The symmetric root is unique, and it is sent rather than
+        recomputed, so that every machine starts from the same numbers.
         """
-        bound = (bound_covariance(layout, item.form) for item in self.covariances)
-        return {
-            "shares": self.shares,
-            "mean": bound_means(self.means, layout.mean_radius),
-            "factor": _stack(len(self.covariances), (form.root().matrix for form in bound)),
-            "signal": _stack(len(self.covariances), (item.shown @ item.shown.T for item in self.covariances)),
-        }
+        shares, tail = np.empty(self.count), np.empty(self.count)
+        mean = np.empty((self.count, layout.features))
+        factor, signal = (np.empty((self.count, *[layout.features] * 2), np.float32) for _ in range(2))
+        for place, item in enumerate(self.each):
+            shares[place], mean[place], tail[place] = item.share, item.mean, item.tail
+            factor[place] = bound_covariance(layout, item.covariance.form).root().matrix
+            signal[place] = item.covariance.shown @ item.covariance.shown.T
+        mean = bound_means(mean, layout.mean_radius)
+        small = {"shares": shares, "mean": mean, "tail": tail}
+        return {"factor": factor, "signal": signal} | {name: v.astype(np.float32) for name, v in small.items()}
 
 
 def fit_release(
@@ -75,17 +96,11 @@ def fit_release(
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Parameters of the spectral model from the noised release of each site that answered, by name.
 
-    Releases have the plan's noise, or that of `noise_multiplier`.
-
-    Those of its components (see `Components.arrays`), and tail [G] (amplitude of the frequencies above the band, in
-    units of the power law).
+    Releases have the plan's noise, or that of `noise_multiplier`. See `Components.arrays`.
     """
     layout, stage = Layout.of(plan), plan.spectral
     sigma = stage.noise_multiplier if noise_multiplier is None else noise_multiplier
-    found = fit_components(plan, layout, sigma, releases, by_site=stage.by_site)
-    pairs = zip(found.sources, found.covariances, strict=True)
-    fitted = found.arrays(layout) | {"tail": np.array([_tail(own, item) for own, item in pairs])}
-    return {name: np.asarray(value, dtype=np.float32) for name, value in fitted.items()}
+    return fit_components(plan, layout, sigma, releases, by_site=stage.by_site).arrays(layout)
 
 
 def fit_components(
@@ -114,19 +129,16 @@ def fit_components(
     # one site's second moments at a time
     whole = reduce(lambda a, b: a + b, map(note, sorted(releases)))
     if by_site:
-        apart = {site: partial(own, site) for site, sums in first.items() if sums.counts.sum() >= fewest}
-        return _site_components(plan, layout, geometry, whole, apart).unclipped()
-    return _class_components(layout, geometry, whole, first).unclipped()
+        apart = {site: sums for site, sums in first.items() if sums.counts.sum() >= fewest}
+        count, each = len(plan.sites), _site_components(plan, layout, geometry, whole, apart, own)
+    else:
+        count, each = 1, _class_components(layout, geometry, whole, first)
+    return Components(count * len(plan.labels), (item.unclipped() for item in each))
 
 
-def _tail(own: Sums, covariance: Covariance) -> float:
-    """Amplitude above the band: as measured, or else what the outermost frequencies of the band suggest."""
-    if own.tail is not None:
-        return own.tail
-    return float(np.clip(math.sqrt(max(covariance.level, 0.0)), *TAILS))
-
-
-def _class_components(layout: MomentLayout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]) -> Components:
+def _class_components(
+    layout: MomentLayout, geometry: Geometry, whole: Sums, sites: Mapping[str, Sums]
+) -> Iterator[Component]:
     """One component a class over all sites; where sites differ, the covariance is the wider for it."""
     shares = whole.counts / whole.counts.sum()
     scatter = _scatter_between_sites(whole, [sites[site] for site in sorted(sites)])
@@ -137,39 +149,57 @@ def _class_components(layout: MomentLayout, geometry: Geometry, whole: Sums, sit
     # how far sites lie apart was not clipped
     apart = max(0.0, float(shares @ scatter.trace(axis1=1, axis2=2)))
     source = replace(whole, radius=math.hypot(whole.radius, math.sqrt(apart)))
-    return Components(_floor(shares), means, parts, [source] * len(shares))
+    for share, mean, part in zip(_floor(shares), means, parts, strict=True):
+        yield Component(float(share), mean, part, source)
 
 
 def _site_components(
-    plan: PublicPlan, layout: MomentLayout, geometry: Geometry, whole: Sums, sites: Mapping[str, Callable[[], Sums]]
-) -> Components:
-    """One component a site and class, sites in the order of their names; one that did not answer gets the classes'."""
+    plan: PublicPlan,
+    layout: MomentLayout,
+    geometry: Geometry,
+    whole: Sums,
+    sites: Mapping[str, Sums],
+    sums_of: Callable[[str], Sums],
+) -> Iterator[Component]:
+    """One component a site and class, sites in the order of their names; one that is not in `sites` gets the classes'.
+
+    `sites` are first moments, `sums_of` all of a site's own.
+    """
     shares = whole.counts / whole.counts.sum()
     within, noise = whole.seconds / whole.counts[:, None, None], whole.second_noise / whole.counts
     common, classes = _covariances(layout, geometry, within, whole.counts, noise)
     class_means = shrink_means(whole.means, shares, whole.sum_noise / whole.counts, geometry.rings)
     inverse = common.form.root(inverse=True)
     white = [part.form.between(inverse) for part in classes]
-    all_shares, means, covariances, sources = [], [], list[Covariance](), list[Sums]()
-    for name in sorted(plan.sites):
-        own = sites[name]() if name in sites else None
-        sources += [(whole if own is None else own).first_moments()] * len(plan.labels)
-        if own is None:
-            all_shares.append(_floor(shares) * plan.sites[name].nominal_patients)
-            means.append(class_means)
-            covariances += classes
+    source = whole.first_moments()
+    for name, its_shares in _shares_by_site(plan, shares, sites).items():
+        if name not in sites:
+            for share, mean, part in zip(its_shares, class_means, classes, strict=True):
+                yield Component(float(share), mean, part, source)
             continue
-        all_shares.append(_floor(own.counts / own.counts.sum()) * own.counts.sum())
+        own = sums_of(name)
         total = own.counts.sum()
         site = estimate_departure(common, own.seconds.sum(axis=0) / total, _joint_noise(own), total, geometry)
-        means.append(_site_means(own, class_means, site.form.variances, geometry))
+        means = _site_means(own, class_means, site.form.variances, geometry)
         root = site.form.root()
         for k, part in enumerate(classes):
             base = Covariance(white[k].between(root), part.shown, part.level * site.level / common.level)
             second, count = own.seconds[k] / own.counts[k], float(own.counts[k])
-            covariances.append(estimate_departure(base, second, own.second_noise / count, count, geometry))
-    joined = np.concatenate(all_shares)
-    return Components(joined / joined.sum(), np.concatenate(means), covariances, sources)
+            found = estimate_departure(base, second, own.second_noise / count, count, geometry)
+            yield Component(float(its_shares[k]), means[k], found, sites[name])
+
+
+def _shares_by_site(plan: PublicPlan, shares: Float64, sites: Mapping[str, Sums]) -> dict[str, Float64]:
+    """Shares [K] of each site's classes, which sum to 1 over all; `shares` [K] are those of all sites."""
+    counts = {}
+    for name in sorted(plan.sites):
+        if name in sites:
+            own = sites[name].counts
+            counts[name] = _floor(own / own.sum()) * own.sum()
+        else:
+            counts[name] = _floor(shares) * plan.sites[name].nominal_patients
+    total = np.concatenate(list(counts.values())).sum()
+    return {name: own / total for name, own in counts.items()}
 
 
 def _joint_noise(own: Sums) -> float:
@@ -215,17 +245,6 @@ def _scatter_between_sites(whole: Sums, sites: Iterable[Sums]) -> Float64:
         outer = offset[:, :, None] * offset[:, None, :] - noise[:, None, None] * np.eye(offset.shape[1])
         scatter += (site.counts / whole.counts)[:, None, None] * outer
     return scatter
-
-
-def _stack(count: int, matrices: Iterable[Float64]) -> npt.NDArray[np.float32]:
-    """`count` matrices [G, d, d] in the precision that they are released in: one at a time is twice as wide."""
-    stacked = None
-    for place, matrix in enumerate(matrices):
-        if stacked is None:
-            stacked = np.empty((count, *matrix.shape), np.float32)
-        stacked[place] = matrix
-    assert stacked is not None, "a model has a component"
-    return stacked
 
 
 def _floor(shares: Float64) -> Float64:
