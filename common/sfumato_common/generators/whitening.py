@@ -10,11 +10,12 @@ in their own order (`WhiteCodes`). The corner beyond is normal noise, anew for e
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Iterator
 from typing import Protocol, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.spectral.dct import dct_matrix
@@ -90,18 +91,89 @@ class Coder(Protocol):
         """Images [N, C, S, S] of features [N, d]."""
 
 
+class Factors(nn.Module):
+    """Factors [G, d, d] of covariances, one after another, and their inverses, computed when they are first asked for.
+
+    Those of many sites fitted apart are most of what a coordinator has in memory. So a float32 array is shared, and not
+    to be written to any more; drawing needs no inverse; and a stretch is kept beside the matrices.
+    """
+
+    matrices: Tensor
+    _inverse: Tensor | None
+    _stretch: Tensor | None
+
+    def __init__(self, factor: AnyArray) -> None:
+        super().__init__()
+        shared = factor.dtype == np.float32 and factor.flags.writeable and factor.flags.c_contiguous
+        self.register_buffer("matrices", torch.from_numpy(factor) if shared else torch.tensor(factor).float())
+        self.register_buffer("_inverse", None)
+        self.register_buffer("_stretch", None)
+
+    def __len__(self) -> int:
+        """G."""
+        return len(self.matrices)
+
+    def __copy__(self) -> Factors:
+        found = Factors.__new__(Factors)
+        found.__dict__ = {**vars(self), "_buffers": dict(self._buffers)}
+        return found
+
+    def __getitem__(self, k: int) -> Tensor:
+        """The factor [d, d] of component k."""
+        return self.matrices[k] if self._stretch is None else self.matrices[k] / self._stretch[k]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Each factor [d, d]."""
+        return (self[k] for k in range(len(self)))
+
+    @property
+    def inverses(self) -> Iterator[Tensor]:
+        """The inverse [d, d] of each factor."""
+        if self._inverse is None:
+            inverse = torch.empty_like(self.matrices, device="cpu")
+            # in double precision one at a time
+            for k, matrix in enumerate(self.matrices):
+                inverse[k] = torch.from_numpy(np.linalg.inv(_double(matrix)))
+            self._inverse = inverse.to(self.matrices.device)
+        for k, matrix in enumerate(self._inverse):
+            yield matrix if self._stretch is None else matrix * self._stretch[k][:, None]
+
+    def log_det(self) -> Float64:
+        """Logarithm [G] of each factor's determinant, before a stretch."""
+        return np.array([np.linalg.slogdet(_double(matrix))[1] for matrix in self.matrices])
+
+    @property
+    def log_stretch(self) -> Tensor:
+        """Logarithm [G] of what a stretch divided the determinants by."""
+        stretch = torch.ones_like(self.matrices[:, 0]) if self._stretch is None else self._stretch
+        return stretch.log().sum(dim=1)
+
+    def stretched(self, scale: Tensor) -> Factors:
+        """The same with columns over `scale` [G, d]."""
+        assert self._stretch is None, "factors are stretched once"
+        found = copy.copy(self)
+        found._stretch = scale
+        return found
+
+    def shift(self, offset: Tensor) -> Tensor:
+        """Each factor times `offset` [G, d], [G, d]."""
+        shift = torch.zeros_like(offset)
+        # a product of one pair has other last bits than each of a batch
+        twice = min(2, len(self))
+        for k in offset.any(dim=1).nonzero()[:, 0].tolist():
+            pairs = self[k].expand(twice, -1, -1), offset[k].expand(twice, -1)
+            shift[k] = torch.einsum("gij,gj->gi", *pairs)[0]
+        return shift
+
+
 class WhiteCodes:
     """Features by `coder`, whitened by Gaussians of mean [G, d] and factor [G, d, d], as small images of `form`."""
 
     pixels = False
 
     def __init__(self, coder: Coder, form: WhiteForm, mean: AnyArray, factor: AnyArray) -> None:
-        # in double precision one at a time: of many sites fitted apart, together they would fill the memory
-        inverse = np.stack([np.linalg.inv(each.astype(np.float64)).astype(np.float32) for each in factor])
         self.form, self._coder = form, coder
-        self.mean, self._factor, self._inverse = (
-            torch.tensor(value, dtype=torch.float32) for value in (mean, factor, inverse)
-        )
+        self.mean, self._factors = torch.tensor(mean, dtype=torch.float32), Factors(factor)
         self.matrix = torch.tensor(dct_matrix(form.size), dtype=torch.float32)
         self._places = torch.from_numpy(form.places)
 
@@ -113,7 +185,7 @@ class WhiteCodes:
     def to(self, device: torch.device) -> WhiteCodes:
         """The same on `device`; what is drawn is drawn on the CPU, and moved."""
         found = copy.copy(self)
-        found._coder = self._coder.to(device)
+        found._coder, found._factors = self._coder.to(device), copy.copy(self._factors).to(device)
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 setattr(found, name, value.to(device))
@@ -133,7 +205,7 @@ class WhiteCodes:
     def white(self, spread: Tensor, y: Tensor) -> Tensor:
         """Whitened images [N, C, S, S] of planes of features."""
         flat = spread.flatten(1).clone()
-        z = per_class(self._inverse, flat[:, self._places] - self.mean[y], y)
+        z = per_class(self._factors.inverses, flat[:, self._places] - self.mean[y], y)
         flat[:, self._places] = z.clamp(-_FARTHEST, _FARTHEST)
         return self.matrix.T @ flat.view(spread.shape) @ self.matrix
 
@@ -148,7 +220,7 @@ class WhiteCodes:
     def decode(self, u: Tensor, y: Tensor, *noise: Tensor) -> Tensor:
         """Images [N, C, S, S] of whitened ones: their places' numbers, whatever stands in the corner."""
         z = self.low(u).nan_to_num(0.0).clamp(-_FARTHEST, _FARTHEST)
-        return by_chunks(self._coder.images, per_class(self._factor, z, y) + self.mean[y], *noise)
+        return by_chunks(self._coder.images, per_class(self._factors, z, y) + self.mean[y], *noise)
 
     def low(self, u: Tensor) -> Tensor:
         """Whitened features [N, d]: all of a record's own."""
@@ -157,9 +229,8 @@ class WhiteCodes:
     def moved(self, offset: Tensor, scale: Tensor) -> WhiteCodes:
         """See the protocol."""
         found = copy.copy(self)
-        found._factor = self._factor / scale[:, None, :]
-        found._inverse = self._inverse * scale[:, :, None]
-        found.mean = self.mean - torch.einsum("gij,gj->gi", found._factor, offset)
+        found._factors = self._factors.stretched(scale)
+        found.mean = self.mean - found._factors.shift(offset)
         return found
 
 
@@ -172,12 +243,16 @@ def whitening_of(plan: PublicPlan, arrays: Arrays) -> Whitening:
     return whitening(plan, arrays)
 
 
-def per_class(matrices: Tensor, vectors: Tensor, y: Tensor) -> Tensor:
+def per_class(matrices: Iterable[Tensor], vectors: Tensor, y: Tensor) -> Tensor:
     """matrices[y] @ vectors without a matrix a record: one product a class, always over all rows.
 
     A product over a class's own rows alone would give an image other last bits when another image comes or goes.
     """
     result = torch.zeros_like(vectors)
-    for k in range(len(matrices)):
-        result = torch.where((y == k)[:, None], vectors @ matrices[k].T, result)
+    for k, matrix in enumerate(matrices):
+        result = torch.where((y == k)[:, None], vectors @ matrix.T, result)
     return result
+
+
+def _double(matrix: Tensor) -> Float64:
+    return matrix.cpu().numpy().astype(np.float64)

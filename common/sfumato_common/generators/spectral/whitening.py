@@ -20,7 +20,7 @@ from sfumato_common.generators.spectral.dct import dct_matrix, public_scale, qua
 from sfumato_common.generators.spectral.layout import Layout
 from sfumato_common.generators.spectral.moment_layout import Float64
 from sfumato_common.generators.white_form import WhiteForm
-from sfumato_common.generators.whitening import per_class
+from sfumato_common.generators.whitening import Factors, per_class
 from sfumato_common.mechanisms.draws import Draws, TorchDraws
 from sfumato_common.mechanisms.streams import SecretStream
 from sfumato_common.types import Arrays, ByteImages
@@ -38,11 +38,9 @@ class SpectralModel(nn.Module):
 
     matrix: Tensor
     mean: Tensor
-    factor: Tensor
-    inverse: Tensor
     scale: Tensor
     tail: Tensor
-    log_scale: Tensor
+    _log_scale: Tensor | None
     shares: Tensor
     pixels = True
 
@@ -52,35 +50,37 @@ class SpectralModel(nn.Module):
         layout = Layout.of(plan)
         self.layout = layout
         size, band = layout.size, layout.bandwidth
-        # a component's matrix at a time in double precision: together they are most of what a coordinator has in memory
-        inverse, log_scale = np.empty(arrays["factor"].shape, np.float32), np.empty(len(arrays["factor"]))
-        for place, factor in enumerate(arrays["factor"]):
-            double = factor.astype(np.float64)
-            inverse[place], log_scale[place] = np.linalg.inv(double), np.linalg.slogdet(double)[1]
         law = public_scale(size, layout.bits) * arrays["tail"].astype(np.float64)[:, None, None]
         tail = np.sqrt(law**2 + quantisation(layout.bits) ** 2)
         tail[:, :band, :band] = 1.0
-        log_scale = log_scale + np.log(layout.scale).sum()
-        log_scale = log_scale + layout.channels * np.log(tail).sum(axis=(1, 2))
+        self._volumes = np.log(layout.scale).sum(), layout.channels * np.log(tail).sum(axis=(1, 2))
         for name, value in {
             "matrix": dct_matrix(size),
             "mean": arrays["mean"],
-            "factor": arrays["factor"],
             "scale": layout.scale,
             "tail": tail,
-            "log_scale": log_scale,
             "shares": arrays["shares"],
         }.items():
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
-        self.register_buffer("inverse", torch.from_numpy(inverse))
+        self.register_buffer("_log_scale", None)
+        self.factors = Factors(arrays["factor"])
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Images [N, C, S, S] in [-1, 1] and labels [N] -> whitened images of the same shape, log|det| [N]."""
         coefficients = self.matrix @ x @ self.matrix.T
         white = coefficients / self.tail[y][:, None]
         low = self._low(coefficients) / self.scale
-        self._set_low(white, per_class(self.inverse, low - self.mean[y], y))
+        self._set_low(white, per_class(self.factors.inverses, low - self.mean[y], y))
         return self.matrix.T @ white @ self.matrix, -self.log_scale[y]
+
+    @property
+    def log_scale(self) -> Tensor:
+        """Logarithm [G] of how much `decode` enlarges volumes."""
+        if self._log_scale is None:
+            band, above = self._volumes
+            log_scale = torch.tensor(self.factors.log_det() + band + above, dtype=torch.float32)
+            self._log_scale = log_scale.to(self.matrix.device) - self.factors.log_stretch
+        return self._log_scale
 
     @property
     def form(self) -> WhiteForm:
@@ -116,7 +116,7 @@ class SpectralModel(nn.Module):
         assert not noise, "nothing stands beside pixels"
         white = self.matrix @ u @ self.matrix.T
         coefficients = white * self.tail[y][:, None]
-        self._set_low(coefficients, (per_class(self.factor, self._low(white), y) + self.mean[y]) * self.scale)
+        self._set_low(coefficients, (per_class(self.factors, self._low(white), y) + self.mean[y]) * self.scale)
         return self.matrix.T @ coefficients @ self.matrix
 
     def log_prob(self, x: Tensor, y: Tensor) -> Tensor:
@@ -144,21 +144,19 @@ class SpectralModel(nn.Module):
 
     def features_from(self, low: Tensor, y: Tensor) -> Tensor:
         """Features [N, d], about the component's mean, of whitened ones [N, d]."""
-        return per_class(self.factor, low, y)
+        return per_class(self.factors, low, y)
 
     def whiten(self, features: Tensor, y: Tensor) -> Tensor:
         """Whitened features [N, d] of features [N, d] about the component's mean."""
-        return per_class(self.inverse, features, y)
+        return per_class(self.factors.inverses, features, y)
 
     def moved(self, offset: Tensor, scale: Tensor) -> SpectralModel:
         """The same, after what is decoded was shifted and stretched by [G, d] in whitened features."""
         moved = copy.copy(self)
-        # all else is shared, and never written to: of many components each matrix again would be a coordinator's memory
-        moved._buffers = dict(self._buffers)
-        moved.factor = self.factor / scale[:, None, :]
-        moved.inverse = self.inverse * scale[:, :, None]
-        moved.mean = self.mean - torch.einsum("gij,gj->gi", moved.factor, offset)
-        moved.log_scale = self.log_scale - scale.log().sum(dim=1)
+        moved._modules = {"factors": self.factors.stretched(scale)}
+        mean = self.mean - moved.factors.shift(offset)
+        # all else is shared, and never written to
+        moved._buffers = {**self._buffers, "mean": mean, "_log_scale": None}
         return moved
 
     def _low(self, coefficients: Tensor) -> Tensor:
