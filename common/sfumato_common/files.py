@@ -9,7 +9,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,24 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 NO_ROOM = "the disk is full, or this user's part of it; make room, and the same goes on where it stood"
 
 
-def write_atomic(path: Path, content: bytes | str, mode: int = 0o644, *, durable: bool = True) -> None:
+def write_atomic(
+    path: Path, content: bytes | str | Iterable[bytes | memoryview], mode: int = 0o644, *, durable: bool = True
+) -> None:
     """Write `content` to `path` so that a reader sees the old file or the whole new one, also after a power cut.
 
-    What is not `durable` may be lost or damaged by one: it is what can be had again, and is checked when it is read.
+    Content in pieces is written as they come. What is not `durable` may be lost or damaged by one: it is what can be
+    had again, and is checked when it is read.
     Raises NoRoomError when the disk is full.
     """
-    data = content.encode() if isinstance(content, str) else content
+    whole = content.encode() if isinstance(content, str) else content
+    pieces = [whole] if isinstance(whole, bytes) else whole
     with room_errors():
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
+                for piece in pieces:
+                    stream.write(piece)
                 stream.flush()
                 if durable:
                     os.fsync(stream.fileno())

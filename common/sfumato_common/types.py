@@ -79,7 +79,9 @@ def fingerprint(arrays: Arrays) -> str:
     """sha256 of names and contents, lower-case hexadecimal: the very same arrays have the very same one."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
-        digest.update(name.encode() + b"\0" + arrays[name].tobytes())
+        digest.update(name.encode() + b"\0")
+        # an array's own memory, where it lies in that order
+        digest.update(np.ascontiguousarray(arrays[name]).data if arrays[name].size else b"")
     return digest.hexdigest()
 
 

@@ -1,7 +1,8 @@
 """The arrays of a message as one run of bytes, in the layout of safetensors, and the digest that names one array.
 
 What is read is a view of the bytes: a header cannot make a reader allocate what it only claims. The writer is the
-safetensors library; its reader copies, and so is not used here.
+safetensors library; its reader copies, and so is not used here. Nor is its writer for what is written to a disk and as
+large as a model: `pieces` gives the same bytes without a copy.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,15 @@ from sfumato_common.types import AnyArray, Arrays
 
 # what a schema may name, in this machine's byte order: no structures, no objects, nothing to convert
 _PLAIN = {"F32": np.float32, "F64": np.float64, "U8": np.uint8, "U16": np.uint16, "I64": np.int64}
+# all that the library has of numpy's, in the order in which arrays lie: wide ones first, so that each is aligned
+_WRITTEN = {
+    np.dtype(kind): name
+    for kind, name in [
+        *((np.uint64, "U64"), (np.int64, "I64"), (np.float64, "F64"), (np.float32, "F32"), (np.uint32, "U32")),
+        *((np.int32, "I32"), (np.float16, "F16"), (np.uint16, "U16"), (np.int16, "I16"), (np.int8, "I8")),
+        *((np.uint8, "U8"), (np.bool_, "BOOL")),
+    ]
+}
 # far beyond what the names and shapes of any plan take
 _LONGEST_HEADER_BYTES = 2**20
 _LENGTH_BYTES = 8
@@ -26,6 +37,28 @@ _LENGTH_BYTES = 8
 def pack(arrays: Arrays) -> bytes:
     """All of `arrays`, with their names, dtypes and shapes."""
     return save({name: np.asarray(value, order="C") for name, value in arrays.items()})
+
+
+def pieces(arrays: Arrays, metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+    """The bytes that the library would write of `arrays` and `metadata`, a header and then each array's own memory.
+
+    The whole of a model of many sites, in memory once more, is what a coordinator may not have.
+    """
+    kinds = list(_WRITTEN)
+    order = sorted(arrays, key=lambda name: (kinds.index(arrays[name].dtype), name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in order:
+        value, first = arrays[name], end
+        end += value.nbytes
+        header[name] = {"dtype": _WRITTEN[value.dtype], "shape": value.shape, "data_offsets": [first, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _LENGTH_BYTES)
+    yield len(text).to_bytes(_LENGTH_BYTES, "little") + text
+    for name in order:
+        if arrays[name].size:
+            # only what lies otherwise is copied
+            yield np.asarray(arrays[name], order="C").data
 
 
 def unpack(data: Any) -> dict[str, AnyArray]:

@@ -10,20 +10,19 @@ import json
 import math
 import platform
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from sfumato_common import __version__
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import canonical_json
+from sfumato_common.protocol.pack import pieces
 from sfumato_common.strict import Strict
 from sfumato_common.study.costs import study_events
 from sfumato_common.study.plan import Plan
@@ -94,11 +93,9 @@ def make_card(plan: Plan, stage: str, number: int, arrays: Arrays, released: Arr
     )
 
 
-def encode_checkpoint(card: Card, arrays: Arrays) -> bytes:
-    """The file: safetensors, with the card in its metadata."""
-    metadata = {"card": canonical_json(card.model_dump(mode="json")).decode("ascii")}
-    # the library writes the memory of an array as it lies, whatever its strides; only what needs it is copied
-    return save({name: np.asarray(value, order="C") for name, value in arrays.items()}, metadata)
+def checkpoint_pieces(card: Card, arrays: Arrays) -> Iterator[bytes | memoryview]:
+    """The file, piece by piece: safetensors, with the card in its metadata."""
+    return pieces(arrays, {"card": canonical_json(card.model_dump(mode="json")).decode("ascii")})
 
 
 def read_checkpoint(path: Path) -> tuple[Card | None, dict[str, AnyArray]]:

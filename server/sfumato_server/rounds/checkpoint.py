@@ -16,7 +16,7 @@ from sfumato_common.errors import VerificationError
 from sfumato_common.files import write_atomic, write_json
 from sfumato_common.study.plan import Plan
 from sfumato_common.types import AnyArray, Arrays, fingerprint
-from sfumato_server.rounds.card import Card, encode_checkpoint, make_card, read_checkpoint
+from sfumato_server.rounds.card import Card, checkpoint_pieces, make_card, read_checkpoint
 from sfumato_server.rounds.spool import Spool
 
 _RELEASED = "released/"
@@ -36,7 +36,7 @@ class Checkpoints:
         arrays: dict[str, AnyArray] = dict(state)
         for name, value in released.items():
             own = stage == _BASE or not name.startswith(f"{_BASE}/")
-            if own and not (name in state and np.array_equal(state[name], value)):
+            if own and not (name in state and (state[name] is value or np.array_equal(state[name], value))):
                 arrays[_RELEASED + name] = value
         self._write(f"{stage}-{number:04d}", make_card(self._plan, stage, number, arrays, released), arrays)
 
@@ -71,7 +71,7 @@ class Checkpoints:
         return Spool(self._folder / "replies")
 
     def _write(self, name: str, card: Card, arrays: Arrays) -> None:
-        write_atomic(self._folder / f"{name}.safetensors", encode_checkpoint(card, arrays))
+        write_atomic(self._folder / f"{name}.safetensors", checkpoint_pieces(card, arrays))
         write_json(self._folder / f"{name}.card.json", card.model_dump(mode="json"))
 
 
