@@ -62,7 +62,11 @@ def _read(path: Path) -> str:
         return ""
 
 
-def rows_at_once(row_bytes: int, rows: int) -> int:
-    """How many of `rows` rows of that many bytes are computed at once: whole tiles, at least one."""
-    tiles = max(1, budget() // max(1, row_bytes) // TILE)
+def rows_at_once(row_bytes: int, rows: int, most: int | None = None) -> int:
+    """How many of `rows` rows of that many bytes are computed at once: whole tiles, at least one.
+
+    `most` bytes are taken where there is more memory.
+    """
+    allowed = budget() if most is None else min(budget(), most)
+    tiles = max(1, allowed // max(1, row_bytes) // TILE)
     return int(min(tiles, -(-rows // TILE)) * TILE)

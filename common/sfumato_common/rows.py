@@ -34,11 +34,14 @@ def row_bytes(function: Callable[..., Any], *rows: Tensor) -> int:
     return int(-(-count.bytes // TILE))
 
 
-def by_chunks(function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-    """`function` of tensors of rows [N, ...], N > 0, a chunk at a time as memory allows -> [N, ...]; no gradient."""
+def by_chunks(function: Callable[..., Tensor], *rows: Tensor, most: int | None = None) -> Tensor:
+    """`function` of tensors of rows [N, ...], N > 0, a chunk at a time as memory allows -> [N, ...]; no gradient.
+
+    Chunks take `most` bytes where there is more memory.
+    """
     count = len(rows[0])
     # one tile is computed whatever it takes: nothing is to be counted
-    size = TILE if count <= TILE else rows_at_once(row_bytes(function, *rows), count)
+    size = TILE if count <= TILE else rows_at_once(row_bytes(function, *rows), count, most)
     parts = []
     with torch.no_grad():
         for start in range(0, count, size):

@@ -24,6 +24,9 @@ W = TypeVar("W", bound=Whitening)
 # Samples a component. The latents behind them are known, so that only what the flow does to them is estimated, and a
 # flow that does nothing changes nothing.
 SAMPLES = 512
+# Bytes of a chunk: more leave a core's caches. 512 rows at once took 1.7 times as long, and memory that grew with the
+# sites, whose places are as many planes beside an image.
+_CHUNK = 2**27
 _BLOCK_PIXELS = 2**20  # of latents that are drawn at once, which is part of what the seed means
 # What a flow that diverged draws counts no further than this, in deviations, and is stretched no more than tenfold.
 _FARTHEST, _STRETCH = 8.0, 10.0
@@ -43,12 +46,17 @@ def match_moments(plan: PublicPlan, whitening: W, flow: Flow, components: Iterab
     return whitening.moved(offset, scale)
 
 
+def whitened(plan: PublicPlan, flow: Flow, latent: Tensor, y: Tensor) -> Tensor:
+    """The whitened images [N, C, S, S] that a flow makes of latents of components [N]."""
+    return by_chunks(flow.inverse, latent, condition(plan, y), most=_CHUNK)
+
+
 def _features(plan: PublicPlan, whitening: Whitening, flow: Flow, component: Tensor) -> tuple[Tensor, Tensor]:
     """Features [SAMPLES, d] of latents of one component, and of the whitened images that the flow makes of them."""
     draws, before, after = TorchDraws(torch.Generator().manual_seed(0)), [], []
     for y in torch.split(component.repeat(SAMPLES), max(1, _BLOCK_PIXELS // plan.image.size**2)):
         latent = whitening.draw_latent(y, draws)
-        white = by_chunks(flow.inverse, latent, condition(plan, y))
+        white = whitened(plan, flow, latent, y)
         before.append(whitening.low(latent))
         after.append(whitening.low(white).nan_to_num(0.0).clamp(-_FARTHEST, _FARTHEST))
     return torch.cat(before), torch.cat(after)

@@ -7,15 +7,13 @@ from functools import cache
 from torch import Tensor
 
 from sfumato_common.generators.base import Draw
-from sfumato_common.generators.components import condition
 from sfumato_common.generators.flow.flows import Flow
-from sfumato_common.generators.flow.matching import match_moments
+from sfumato_common.generators.flow.matching import match_moments, whitened
 from sfumato_common.generators.flow.networks import flow
 from sfumato_common.generators.plan import PublicPlan
 from sfumato_common.generators.weights import load_network
 from sfumato_common.generators.whitening import Whitening, whitening_of
 from sfumato_common.mechanisms.draws import Draws
-from sfumato_common.rows import by_chunks
 from sfumato_common.types import Arrays
 
 
@@ -34,7 +32,7 @@ def sampler(plan: PublicPlan, arrays: Arrays) -> Draw:
 
     def draw(y: Tensor, draws: Draws) -> Tensor:
         latent, noise = whitening.draw_latent(y, draws), whitening.draw_noise(len(y), draws)
-        white = by_chunks(network.inverse, latent, condition(plan, y))
+        white = whitened(plan, network, latent, y)
         matched = moved(tuple(sorted(set(y.tolist()))))
         return matched.decode(white, y, *noise).nan_to_num(0.0).clamp(-1.0, 1.0)
 
