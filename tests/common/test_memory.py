@@ -58,6 +58,8 @@ def test_rows_follow_the_budget_in_whole_tiles(monkeypatch: pytest.MonkeyPatch) 
     assert memory.rows_at_once(10, 1000) == 96
     assert memory.rows_at_once(10, 20) == 32
     assert memory.rows_at_once(10_000, 20) == memory.TILE
+    assert memory.rows_at_once(10, 1000, most=500) == 48
+    assert memory.rows_at_once(10, 1000, most=5000) == 96, "nor more than memory has"
 
 
 def test_a_row_counts_what_its_operations_make() -> None:
@@ -100,7 +102,8 @@ def test_the_same_images_with_little_and_much_memory(
     plan = _plan(size, channels)
     cohort = arrays(1, 30, size, modality="chest" if channels == 1 else "fundus")
     spectral = fit_spectral(plan, {"alder": cohort}, NoiseRecorder(TestNoise(1), "none").gaussian)
-    released = {f"spectral/{name}": getattr(spectral, name).numpy() for name in ("shares", "mean", "factor")}
+    parts = {"shares": spectral.shares, "mean": spectral.mean, "factor": torch.stack(list(spectral.factors))}
+    released = {f"spectral/{name}": value.numpy() for name, value in parts.items()}
     released["spectral/tail"] = np.ones(2, dtype=np.float32)
     released["spectral/signal"] = np.zeros_like(released["spectral/factor"])  # no draw reads it
     if kind != "spectral":

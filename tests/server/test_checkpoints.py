@@ -51,6 +51,18 @@ def test_the_card_says_whose_weights_and_what_they_cost(plan, folder):
     assert set(arrays) == {"flow/a", "flow/b", "released/flow/b"}
 
 
+def test_a_file_is_what_the_library_would_write(plan, tmp_path):
+    kinds = (np.float64, np.float32, np.float16, np.int64, np.int32, np.uint16, np.uint8, np.bool_)
+    arrays = {f"a/{kind.__name__}": np.arange(3).astype(kind) for kind in kinds}
+    arrays |= {"b/turned": np.arange(6.0).reshape(2, 3).T, "b/none": np.zeros((0, 2)), "b/one": np.array(2.0)}
+    Checkpoints(tmp_path, plan).save("flow", 1, arrays)
+    written = tmp_path / plan.digest / "flow-0001.safetensors"
+    with safe_open(written, "numpy") as stream:
+        metadata = stream.metadata()
+    plain = {name: np.asarray(value, order="C") for name, value in arrays.items()}
+    assert written.read_bytes() == save(plain, metadata)
+
+
 def test_weights_left_without_privacy_have_no_epsilon(tmp_path):
     stages = [{**stage, "noise_multiplier": 0.001} for stage in VALUES["stages"]]
     plan = parse({**VALUES, "private": False, "stages": stages}, Plan, "test")
