@@ -60,7 +60,8 @@ def test_what_both_sides_share_reads_all_entries_only_where_sites_cannot_join():
         ("sfumato_common/generators/components.py", "arrays_for"),
         ("sfumato_common/generators/components.py", "for_all_components"),
         ("sfumato_common/generators/embedding/fit.py", "targets"),
-        ("sfumato_common/generators/spectral/fit.py", "_site_components"),
+        ("sfumato_common/generators/spectral/fit.py", "fit_components"),
+        ("sfumato_common/generators/spectral/fit.py", "_shares_by_site"),
         # where the plan is made: shares are written out, and a choice is judged by who is there
         ("sfumato_common/study/budget.py", "auto_shares"),
         ("sfumato_common/exchanges/choice.py", "without_figure"),

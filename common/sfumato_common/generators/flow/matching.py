@@ -24,8 +24,8 @@ W = TypeVar("W", bound=Whitening)
 # Samples a component. The latents behind them are known, so that only what the flow does to them is estimated, and a
 # flow that does nothing changes nothing.
 SAMPLES = 512
-# Bytes of a chunk: more leave a core's caches. 512 rows at once took 1.7 times as long, and memory that grew with the
-# sites, whose places are as many planes beside an image.
+# Bytes of a chunk. More leaves a core's caches, and gains nothing; and where each site has a plane beside an image, so
+# many rows at once would take memory that grows with the sites.
 _CHUNK = 2**27
 _BLOCK_PIXELS = 2**20  # of latents that are drawn at once, which is part of what the seed means
 # What a flow that diverged draws counts no further than this, in deviations, and is stretched no more than tenfold.
