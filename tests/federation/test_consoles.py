@@ -218,10 +218,11 @@ def test_consoles_tell_of_a_steward_of_a_refusal_and_of_another_plan(tmp_path, k
         )
         cedar.says_in_words(
             f"next: the coordinator asks under a plan that is not accepted here (hash {demo.plan.digest[:12]}): get "
-            "its 'plan.yaml', run 'sfumato-site accept', and tell the coordinator"
+            f"its 'plan.yaml', run 'sfumato-site accept --home {demo.site('cedar')}', and tell the coordinator"
         )
         alder.says_in_words(
-            "next: small/formal waits for a steward: 'sfumato-site review' shows it, and takes the decision",
+            f"next: small/formal waits for a steward: 'sfumato-site review --home {demo.site('alder')}' shows it, and "
+            "takes the decision",
             "formal waits for",
         )
         coordinator.says_in_words("its stewards have the release")
