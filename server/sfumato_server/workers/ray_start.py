@@ -24,7 +24,7 @@ _REACH_SECONDS = 10.0
 # read when Ray is imported: no usage report, and listening on loopback alone (Ray's own switch, named for the systems
 # where it is the default)
 _ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0"}
-_TOKEN = "RAY_AUTH_TOKEN"
+_ASKED_FOR = "RAY_AUTH_TOKEN"
 _ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 _OBJECTS = 256 * 1024**2  # what is asked and answered passes through Ray's store, which takes a third of the memory
 
@@ -40,7 +40,7 @@ def start_ray(number: int, address: str | None) -> Path | None:
     if address is not None:
         _join_cluster(address)
         return None
-    os.environ.update({**_ALONE, _TOKEN: _token()})
+    os.environ.update({**_ALONE, _ASKED_FOR: _token()})
     # a socket has a path of 107 bytes at most, and Ray adds half of them; its own folder it opens to everybody
     session = Path(tempfile.mkdtemp(prefix="sfumato-ray-", dir="/tmp"))
     alone = {"address": "local", "num_cpus": number, "include_dashboard": False, "_temp_dir": str(session / "r")}
@@ -56,7 +56,7 @@ def start_ray(number: int, address: str | None) -> Path | None:
 @cache
 def _token() -> str:
     """What a Ray of this process asks for, the same each time: Ray reads it once a process, whatever stands later."""
-    return os.environ.get(_TOKEN) or secrets.token_hex(32)
+    return os.environ.get(_ASKED_FOR) or secrets.token_hex(32)
 
 
 def leave_ray(session: Path | None) -> None:
