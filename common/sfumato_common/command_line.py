@@ -106,13 +106,12 @@ def _our_mistake(error: Exception) -> int:
     return 1
 
 
-def _complain(said: str) -> None:
+def _complain(error: str) -> None:
     """The one line that a command fails with; in a log of JSON one of its lines."""
-    error = with_home(said)
     if log_form() == "json":
         logging.getLogger(__name__).error(error)
     else:
-        complaints.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
+        complaints.print(f"error: {with_home(error)}", style="bold red", markup=False, soft_wrap=True)
 
 
 def file_bytes(path: Path) -> bytes:
