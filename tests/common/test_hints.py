@@ -9,7 +9,7 @@ import typer
 from typer.main import get_command
 
 from sfumato_client.cli.main import app as site_app
-from sfumato_common.counted import counted
+from sfumato_common.count_text import count_text
 from sfumato_common.hints import forget_home, remember_home, with_home
 from sfumato_server.cli.main import app as coordinator_app
 
@@ -79,5 +79,5 @@ def test_real_consoles_name_the_home(tmp_path):
 
 
 def test_one_thing_is_no_several_things():
-    assert [counted(number, "image") for number in (0, 1, 1000)] == ["0 images", "1 image", "1,000 images"]
-    assert [counted(number, "study", "studies") for number in (1, 2)] == ["1 study", "2 studies"]
+    assert [count_text(number, "image") for number in (0, 1, 1000)] == ["0 images", "1 image", "1,000 images"]
+    assert [count_text(number, "study", "studies") for number in (1, 2)] == ["1 study", "2 studies"]

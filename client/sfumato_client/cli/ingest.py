@@ -9,7 +9,6 @@ import typer
 
 from sfumato_client.cli.home import Home
 from sfumato_common.command_line import say
-from sfumato_common.counted import counted
 from sfumato_common.progress import shown
 from sfumato_common.study.load import load_resolved_plan
 
@@ -38,7 +37,7 @@ def ingest(
     with shown("reading") as watch:
         report = fill(SiteHome(home), load_source(source), study, workers, watch)
     say(
-        f"kept {counted(report.kept, 'image')} of {counted(report.patients, 'patient')}, skipped {len(report.skipped)} "
+        f"kept {report.whose}, skipped {len(report.skipped)} "
         "(reasons in 'ingest-report.json' of the home folder, which stays here)"
     )
     _say_notes(report)
@@ -49,6 +48,5 @@ def _say_notes(report: IngestReport) -> None:
         say(f"  {count} x {reason}")
     for note in report.notes:
         say(f"note: {note}")
-    if report.read_otherwise:
-        what = counted(report.read_otherwise, "image was", "images were")
-        say(f"note: {what} read otherwise than they say; the report names them")
+    if report.otherwise_note:
+        say(f"note: {report.otherwise_note}")

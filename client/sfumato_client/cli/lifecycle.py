@@ -10,7 +10,7 @@ from rich.table import Table
 
 from sfumato_client.cli.home import Home
 from sfumato_common.command_line import AsJson, console, file_bytes, print_json, say
-from sfumato_common.counted import counted
+from sfumato_common.count_text import count_text
 from sfumato_common.errors import ConfigError, PolicyRefusal
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name, as its plan has it.")]
@@ -61,13 +61,15 @@ def withdraw(
         return
     if not yes:
         known = len(named) - (strangers := strangers_among(site, named))
-        said = f"; {counted(strangers, 'other has', 'others have')} none and would be kept out" if strangers else ""
-        if not typer.confirm(f"Erase the images of {counted(known, 'patient')} here{said}? Nothing brings them back"):
+        said = f"; {count_text(strangers, 'other has', 'others have')} none and would be kept out" if strangers else ""
+        if not typer.confirm(
+            f"Erase the images of {count_text(known, 'patient')} here{said}? Nothing brings them back"
+        ):
             raise PolicyRefusal("not erased: everything is as it was")
     done = withdraw(site, named)
-    say(f"erased {counted(done.images, 'image')}; no later ingest takes these patients (GDPR Articles 7(3) and 17)")
+    say(f"erased {count_text(done.images, 'image')}; no later ingest takes these patients (GDPR Articles 7(3) and 17)")
     if done.strangers:
-        say(f"{counted(done.strangers, 'of them has', 'of them have')} no image here; kept out all the same")
+        say(f"{count_text(done.strangers, 'of them has', 'of them have')} no image here; kept out all the same")
     say(
         "stays: what they were charged, in the ledger (Article 5(2)); models and images that left, which are synthetic "
         "and noised, or made of groups. For a next version without them ask the coordinator: 'rerelease --again'"

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from sfumato_client.cli.home import Home
 from sfumato_common.command_line import AsJson, console, print_json, say
-from sfumato_common.counted import counted
+from sfumato_common.count_text import count_text
 from sfumato_common.progress import shown
 
 if TYPE_CHECKING:
@@ -163,11 +163,11 @@ def label(
     if as_json:
         print_json(asdict(done))
         return
-    say(f"{counted(done.images, 'image has', 'images have')} a label now, by {done.by}: '{root.name}/{LABELS}'")
+    say(f"{count_text(done.images, 'image has', 'images have')} a label now, by {done.by}: '{root.name}/{LABELS}'")
     if done.unlabelled:
-        say(f"  {counted(done.unlabelled, 'image has', 'images have')} none")
+        say(f"  {count_text(done.unlabelled, 'image has', 'images have')} none")
     if done.unmet:
-        say(f"  {counted(done.unmet, 'row of the table meets', 'rows of the table meet')} no image")
+        say(f"  {count_text(done.unmet, 'row of the table meets', 'rows of the table meet')} no image")
     say(
         f"{'made' if done.made_source else 'kept'} '{root.name}/{SOURCE}', which 'sfumato-site check' and 'ingest' read"
     )
@@ -178,7 +178,7 @@ def _tell_came(came: Counter[str], as_json: bool) -> None:
     if as_json:
         print_json({"kept": kept, "there": there, "refused": dict(sorted(came.items()))})
         return
-    say(f"{counted(kept, 'object')} came, {there} there already")
+    say(f"{count_text(kept, 'object')} came, {there} there already")
     for reason, count in sorted(came.items()):
         say(f"  {count} x not kept: {reason}")
 
@@ -241,7 +241,7 @@ def _show(found: list[Study]) -> None:
         table.add_row(study.date, " ".join(study.modalities), study.description, study.accession, objects)
     if found:
         console.print(table)
-    say(f"{counted(len(found), 'study', 'studies')} of {counted(_patients(found), 'patient')}")
+    say(f"{count_text(len(found), 'study', 'studies')} of {count_text(_patients(found), 'patient')}")
 
 
 def _tell(done: Fetched, as_json: bool) -> None:

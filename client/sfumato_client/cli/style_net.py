@@ -9,7 +9,7 @@ import typer
 
 from sfumato_client.cli.home import Home
 from sfumato_common.command_line import file_bytes, say
-from sfumato_common.counted import counted
+from sfumato_common.count_text import count_text
 from sfumato_common.errors import DataError
 from sfumato_common.files import write_atomic
 from sfumato_common.study.load import load_resolved_plan
@@ -46,8 +46,8 @@ def fit(
     net = train(cohort, steps, torch.Generator().manual_seed(0))
     write_atomic(out, encode_style_net(net), mode=0o600)
     say(
-        f"fitted to {counted(len(found), 'image')} ({len(read) - len(found)} could not be read); it is made from them, "
-        "so it may leave this machine only if they may"
+        f"fitted to {count_text(len(found), 'image')} ({len(read) - len(found)} could not be read); it is made from "
+        "them, so it may leave this machine only if they may"
     )
 
 

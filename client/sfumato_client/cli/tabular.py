@@ -10,7 +10,7 @@ import typer
 from sfumato_client.cli.home import Home
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.command_line import say
-from sfumato_common.counted import counted
+from sfumato_common.count_text import count_text
 from sfumato_common.errors import ConfigError
 from sfumato_common.strict import load_yaml
 
@@ -46,7 +46,7 @@ def tabular(
     if stated.noise == "test":
         say("TEST NOISE: no guarantee")
     for disclosed in stated.declared:
-        say(f"declared, without an epsilon: {disclosed.what} ({counted(disclosed.bits, 'bit')})")
+        say(f"declared, without an epsilon: {disclosed.what} ({count_text(disclosed.bits, 'bit')})")
     say(stated.signal)
     say(f"{stated.rows} rows, certificate and schema are in '{output.name}'")
     if outcome.report is not None:

@@ -21,7 +21,7 @@ from sfumato_client.dataset.splits import SPLITS, Numbers
 from sfumato_client.dataset.tokens import TOKEN_BYTES, alike_token
 from sfumato_client.ingest import Answers, Entry, Past, Skipped, Split, examine
 from sfumato_common.accounting.members import Members, key_name, pseudonym
-from sfumato_common.counted import counted
+from sfumato_common.count_text import count_text
 from sfumato_common.errors import ConfigError
 from sfumato_common.study.terms import ImageForm
 from sfumato_common.types import AnyArray
@@ -108,7 +108,7 @@ def read_whole(folder: Path, rows: Rows, terms: StoreTerms, about: str) -> Whole
     known = {pseudonym(terms.split_key, name): name for name in terms.withdrawn}
     examined.questions = with_names(examined.questions, lambda wanted: known | growing.names(wanted))
     if growing.taken:
-        what = counted(len(growing.taken), "image was", "images were")
+        what = count_text(len(growing.taken), "image was", "images were")
         examined.notes.append(f"{what} kept as they were in the store, and not read")
     for at, reason in examined.dropped.items():
         growing.skipped.append(Skipped(entries[at].facts.reference, reason))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sfumato_client.dataset.people import People
 from sfumato_client.ingest import Entry, Examined, Question, Skipped, counted
+from sfumato_common.count_text import count_text
 from sfumato_common.errors import DataError
 from sfumato_common.files import move_into_place, room_errors
 
@@ -38,6 +39,17 @@ class IngestReport:
     # of a look before the ingest: what the sheet shows, and which images are unlike others of their device
     sheet: str = ""
     unusual: tuple[str, ...] = ()
+
+    @property
+    def whose(self) -> str:
+        """How many images were taken, and of how many patients, in words."""
+        return f"{count_text(self.kept, 'image')} of {count_text(self.patients, 'patient')}"
+
+    @property
+    def otherwise_note(self) -> str:
+        """That images were read otherwise, in words; '' where none was."""
+        what = count_text(self.read_otherwise, "image was", "images were")
+        return f"{what} read otherwise than they say; the report names them" if self.read_otherwise else ""
 
     @property
     def reasons(self) -> dict[str, int]:

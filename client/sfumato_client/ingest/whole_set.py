@@ -17,7 +17,7 @@ from sfumato_client.ingest.alike import IdKind, Unions, groups_by, placeholders,
 from sfumato_client.ingest.answers import Answers
 from sfumato_client.ingest.depth import DEPTH_NOTE
 from sfumato_client.ingest.records import LISTED_TWICE, NO_FACTS, SAME_AGAIN, UNLISTED, WITHDRAWN, Facts, Skipped, Split
-from sfumato_common.counted import counted
+from sfumato_common.count_text import count_text
 
 _SHOWN = 20  # groups of a question that the report lists
 
@@ -177,9 +177,9 @@ def _withdrawn(entries: Sequence[Entry], patients: set[str], examined: Examined)
 def _gone(past: Past, answers: Answers, examined: Examined) -> None:
     """Images of the store before whose rows are gone: nobody takes them out, or leaves them in, without a word."""
     if past.gone and answers.gone is None:
-        patients = tuple(dict.fromkeys(past.gone))
-        text = f"{counted(len(past.gone), 'image')} of {counted(len(patients), 'patient')}: no row or file is left"
-        examined.questions.append(Question("gone", text, ("remove", "keep"), patients[:_SHOWN]))
+        who = tuple(dict.fromkeys(past.gone))
+        text = f"{count_text(len(past.gone), 'image')} of {count_text(len(who), 'patient')}: no row or file is left"
+        examined.questions.append(Question("gone", text, ("remove", "keep"), who[:_SHOWN]))
 
 
 def _nobody(entries: Sequence[Entry]) -> dict[str, IdKind]:
@@ -223,7 +223,7 @@ def _same_images(entries: Sequence[Entry], answers: Answers, examined: Examined)
             what = "the same image under another label" if two else SAME_AGAIN
             examined.dropped[at] = f"{what} (as {first})"
     if unclear:
-        text = f"{counted(len(unclear), 'image')} under more than one label"
+        text = f"{count_text(len(unclear), 'image')} under more than one label"
         examined.questions.append(Question("image_of_two_labels", text, ("drop", "first"), _listed(unclear)))
 
 
@@ -254,7 +254,7 @@ def _note(entries: Sequence[Entry], examined: Examined) -> None:
         return (entry for at, entry in enumerate(entries) if at not in examined.dropped)
 
     if torn := len(shared(lambda: ((examined.patient(entry), entry.split) for entry in kept()))):
-        examined.notes.append(f"{counted(torn, 'patient')} in two splits of the table: all of theirs trains")
+        examined.notes.append(f"{count_text(torn, 'patient')} in two splits of the table: all of theirs trains")
     if {entry.split for entry in kept()} == {"train"}:
         examined.notes.append("the table holds nobody out: no figure can be measured on patients who did not train")
     depths = Counter(note for entry in entries for note in entry.notes if note.startswith(DEPTH_NOTE))

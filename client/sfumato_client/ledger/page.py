@@ -12,6 +12,7 @@ from sfumato_client.ledger.head import head_of
 from sfumato_client.ledger.statement import Line, statement
 from sfumato_common.accounting.accountant import epsilon_text
 from sfumato_common.accounting.events import Unprotected
+from sfumato_common.count_text import count_text
 from sfumato_common.pages import html_templates
 from sfumato_common.study.costs import WITHOUT_PRIVACY
 
@@ -98,6 +99,6 @@ def _warnings(ledger: Ledger, lines: Sequence[Line], test_noise: bool) -> list[s
     if test_noise:
         found.append("TEST NOISE: this site's policy says so, and there is no guarantee at all")
     if unsettled := sum(line.open for line in lines):
-        what = "1 charge was" if unsettled == 1 else f"{unsettled} charges were"
+        what = count_text(unsettled, "charge was", "charges were")
         found.append(f"{what} never settled (a crash, or work in progress): charged all the same")
     return found

@@ -45,8 +45,7 @@ def withdraw(home: SiteHome, identifiers: Sequence[str]) -> Withdrawn:
     Raises PolicyRefusal while a study has begun, BusyError while an ingest runs or a question is worked on, and
     ConfigError where no image is of an identifier as it is written, but of one that is alike.
     """
-    key = home.split_key()
-    named = {pseudonym(key, name): alike_token(key, name) for name in identifiers}
+    named = _tokens(home, identifiers)
     make_private_folder(home.ingesting)
     with exclusive(home.ingesting, "an ingest"), home.open_ledger() as ledger:
         require_none_begun(ledger)
@@ -67,15 +66,20 @@ def strangers_among(home: SiteHome, identifiers: Sequence[str]) -> int:
     """How many of these have no image here, before a person says whether to erase. Raises ConfigError as `withdraw`."""
     if not home.store.exists():
         return len(set(identifiers))
+    return len(_strangers(home, home.store_key(), _tokens(home, identifiers))[0])
+
+
+def _tokens(home: SiteHome, identifiers: Sequence[str]) -> dict[str, str]:
+    """The pseudonym of each identifier, with the token of all that are alike."""
     key = home.split_key()
-    return len(_strangers(home, {pseudonym(key, name): alike_token(key, name) for name in identifiers})[0])
+    return {pseudonym(key, name): alike_token(key, name) for name in identifiers}
 
 
-def _strangers(home: SiteHome, named: Mapping[str, str]) -> tuple[dict[str, str], dict[str, int]]:
+def _strangers(home: SiteHome, store_key: bytes, named: Mapping[str, str]) -> tuple[dict[str, str], dict[str, int]]:
     """Those of `named` who have no image here, and where the others stand in the store."""
-    owners = owners_of(home.store, home.store_key(), named)
+    owners = owners_of(home.store, store_key, named)
     unknown = {name: alike for name, alike in named.items() if name not in owners}
-    if has_alike(home.store, home.store_key(), unknown.values()):
+    if has_alike(home.store, store_key, unknown.values()):
         raise ConfigError(
             "an identifier is in the store in another writing (case, blanks, zeros): give it as the table has it; "
             "nothing was erased"
@@ -86,7 +90,7 @@ def _strangers(home: SiteHome, named: Mapping[str, str]) -> tuple[dict[str, str]
 def _erase(home: SiteHome, ledger: Ledger, named: dict[str, str]) -> tuple[int, int]:
     """How many of `named` have no image here, and how many images went."""
     store_key = home.store_key()
-    unknown, owners = _strangers(home, named)
+    unknown, owners = _strangers(home, store_key, named)
     tell = partial(_keep, home, unknown, identifiers_of(home.store, store_key, owners.values()))
     if not owners:
         clear(home.store, store_key)  # a command that was killed may have left what it took out

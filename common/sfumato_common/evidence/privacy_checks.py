@@ -7,7 +7,7 @@ from typing import get_args
 
 from sfumato_common.accounting.accountant import Cost, cohort_costs, expand_tally
 from sfumato_common.accounting.events import Cohort
-from sfumato_common.counted import counted
+from sfumato_common.count_text import count_text
 from sfumato_common.evidence.facts import Facts
 from sfumato_common.evidence.finding import Finding, not_shown, partly, shown
 from sfumato_common.study.certificate import Certificate, StatedCost, round_up_epsilon, stated_tally
@@ -166,7 +166,7 @@ def declared(facts: Facts) -> Finding:
     named = sorted({(item.what, item.bits) for one in facts.stated.values() for item in one.certificate.declared})
     if not named:
         return shown("The certificates declare no disclosure beside their epsilons.", *facts.signed)
-    what = "; ".join(f"{what} ({counted(bits, 'bit')})" for what, bits in named)
+    what = "; ".join(f"{what} ({count_text(bits, 'bit')})" for what, bits in named)
     says = f"Declared, and covered by no epsilon: {what}."
     return partly(says, "What these disclosures can tell of one patient is bounded by their bits alone.", *facts.signed)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sfumato_common.command_line import AsJson, file_bytes, print_json, say
-from sfumato_common.counted import counted
+from sfumato_common.count_text import count_text
 from sfumato_common.errors import ConfigError, UnverifiedOrigin, VerificationError
 from sfumato_common.files import write_atomic
 from sfumato_common.progress import images_shown
@@ -156,7 +156,7 @@ def dataset_overview(
     """Draw one picture of the set: a row per site and model."""
     from sfumato_server.publish import UNVERIFIED, write_overview
 
-    shown = f"{counted(write_overview(folder, out), 'image')} shown in '{out.name}'"
+    shown = f"{count_text(write_overview(folder, out), 'image')} shown in '{out.name}'"
     say(f"{shown}; {UNVERIFIED}: run 'sfumato dataset verify' with --key")
 
 
@@ -182,7 +182,7 @@ def dataset_convert(
     if as_json:
         print_json(asdict(done))
     else:
-        what = f"{counted(done.images, 'image')} in {counted(done.files, 'file')}"
+        what = f"{count_text(done.images, 'image')} in {count_text(done.files, 'file')}"
         said = f"{what}, {done.bytes / 1e6:.1f} MB, in '{out.name}' as {done.form}"
         say(f"{said}; {UNVERIFIED}: run 'sfumato dataset verify' with --key")
 

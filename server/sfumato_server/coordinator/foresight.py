@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sfumato_common.accounting.events import SampledGaussian
-from sfumato_common.counted import counted
+from sfumato_common.count_text import count_text
 from sfumato_common.exchanges import EXCHANGES
 from sfumato_common.generators.settings import white_form
 from sfumato_common.generators.spectral.settings import SpectralStage
@@ -126,7 +126,7 @@ def _time(plan: Plan) -> Iterator[Foresight]:
     yield Foresight(
         "time",
         "good",
-        f"{counted(exchanges, 'exchange')} of training: {least:.0f} s at least, by the grid of sites' answers, and "
+        f"{count_text(exchanges, 'exchange')} of training: {least:.0f} s at least, by the grid of sites' answers, and "
         f"{most:,} s if all wait for their deadline; 'sfumato simulate' measures what the work itself takes",
     )
 

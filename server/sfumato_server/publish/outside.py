@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sfumato_common.counted import counted
+from sfumato_common.count_text import count_text
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import write_atomic
 from sfumato_server.publish.cards.again import facts_of
@@ -77,7 +77,7 @@ def read_outside(path: Path, manifest_sha256: str) -> Outside:
     if not own:
         raise ConfigError(f"'{path.name}' has no figure of a method; evaluate with --figures methods among others")
     first = own[0]
-    people = f"{counted(found.patients.get('tested', 0), 'patient')} of '{found.index}' ({found.split}), {PUBLIC}"
+    people = f"{count_text(found.patients.get('tested', 0), 'patient')} of '{found.index}' ({found.split}), {PUBLIC}"
     return Outside(
         by=found.by or "whoever ran the evaluation, who is not named",
         on=people,

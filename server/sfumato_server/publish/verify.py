@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from sfumato_common.counted import counted
+from sfumato_common.count_text import count_text
 from sfumato_common.crypto.signatures import Domain, fingerprint, is_same_key, verify
 from sfumato_common.errors import ConfigError, VerificationError
 from sfumato_common.files import file_sha256
@@ -68,7 +68,7 @@ class VerificationReport:
         key = f"the coordinator's key {self.coordinator_fingerprint}"
         untrusted = f"{UNVERIFIED}: {key} was NOT compared with a trusted one"
         trust = f"{key} is the trusted one" if self.trusted else untrusted
-        what = f"study '{self.study}': {counted(self.images, 'image')} of {', '.join(self.sites)}"
+        what = f"study '{self.study}': {count_text(self.images, 'image')} of {', '.join(self.sites)}"
         warning = "" if self.private else f"; NO PRIVACY: {WITHOUT_PRIVACY}"
         return f"{what}: all hashes and signatures hold; {trust}{warning}"
 

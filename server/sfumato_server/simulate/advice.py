@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sfumato_common.count_text import count_text
+
 # deviations of a guess's AUC that a figure must be above a half
 _SURE = 2.0
 RULE = (
@@ -42,8 +44,7 @@ class Size:
         return statistics.median(self.figures)
 
     def __str__(self) -> str:
-        sites = "1 site" if self.sites == 1 else f"{self.sites} sites"
-        return f"{sites} of {self.patients} patients"
+        return f"{count_text(self.sites, 'site')} of {self.patients} patients"
 
 
 def guess_limit(ill: int, well: int) -> float:

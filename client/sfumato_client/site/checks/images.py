@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from sfumato_client.ledger.head import has_begun
 from sfumato_client.site.admission import wanting
 from sfumato_client.site.checks.finding import Finding, Subject
-from sfumato_common.counted import counted
+from sfumato_common.count_text import count_text
 
 _SHOWN = 5
 
@@ -22,10 +22,9 @@ def source(subject: Subject) -> Iterator[Finding]:
         if subject.store is None:
             yield Finding("wrong", "no images were read: 'sfumato-site check source.yaml', then 'sfumato-site ingest'")
         else:
-            yield Finding("good", f"the store holds images of {counted(subject.store.patients, 'patient')}")
+            yield Finding("good", f"the store holds images of {count_text(subject.store.patients, 'patient')}")
         return
-    whose = f"{counted(report.kept, 'image')} of {counted(report.patients, 'patient')}"
-    said = f"{whose} would be kept, {len(report.skipped)} skipped"
+    said = f"{report.whose} would be kept, {len(report.skipped)} skipped"
     yield Finding("good" if report.kept else "wrong", said if report.kept else f"{said}: no image could be read")
     for reason, count in [*report.reasons.items()][:_SHOWN]:
         yield Finding("note", f"{count} x {reason}")
@@ -33,9 +32,8 @@ def source(subject: Subject) -> Iterator[Finding]:
         yield Finding("note", f"{more} more reasons stand in 'ingest-report.json' of the home")
     for text in report.notes:
         yield Finding("note", text)
-    if report.read_otherwise:
-        what = counted(report.read_otherwise, "image was", "images were")
-        yield Finding("note", f"{what} read otherwise than they say; the report names them")
+    if report.otherwise_note:
+        yield Finding("note", report.otherwise_note)
     for question in report.questions:
         yield Finding("wrong", f"to be answered in the source's 'answers': {question}")
 

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from sfumato_client.site.checks.finding import Finding, Subject
-from sfumato_common.counted import counted
+from sfumato_common.count_text import count_text
 from sfumato_common.errors import ConfigError
 from sfumato_common.strict import Strict, parse
 
@@ -59,7 +59,7 @@ def quality(subject: Subject) -> Iterator[Finding]:
     near = min(ran, key=lambda size: (abs(size.patients - own), size.sites))  # of as many sites as can be, the fewest
     middle, least, most = statistics.median(near.auc), min(near.auc), max(near.auc)
     real = f", by as many real images {statistics.median(near.real):.3f}" if near.real else ""
-    size = f"{counted(near.sites, 'site')} with {counted(near.patients, 'patient')}"
+    size = f"{count_text(near.sites, 'site')} with {count_text(near.patients, 'patient')}"
     said = (
         f"simulated studies of {size} each: AUC {middle:.3f} [{least:.3f}, "
         f"{most:.3f}] of a classifier that saw published images alone{real}. {advice.caution}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sfumato_common.counted import counted
+from sfumato_common.count_text import count_text
 from sfumato_server.publish.cards import words
 from sfumato_server.publish.cards.facts import SetFacts
 
@@ -24,7 +24,7 @@ def summary(facts: SetFacts) -> list[str]:
     return [
         f"{facts.title}",
         f"study '{facts.plan.study}', published {facts.created}, plan {facts.plan_hash[:16]}",
-        f"{counted(facts.images, 'image')} ({form}) of {', '.join(facts.sites)}",
+        f"{count_text(facts.images, 'image')} ({form}) of {', '.join(facts.sites)}",
         words.covering(facts),
         f"licence: {facts.terms.licence or 'not stated'}",
         f"use: {words.use(facts)}",

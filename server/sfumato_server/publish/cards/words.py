@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from sfumato_common.counted import counted
+from sfumato_common.count_text import count_text
 from sfumato_common.study.words import way_of
 from sfumato_server.publish.cards.facts import SetFacts
 
@@ -98,7 +98,7 @@ def how_made(facts: SetFacts) -> list[str]:
     for (method, model, level), number in facts.by("method", "model", "guarantee"):
         drawn = way_of(method) == "dp-sampling"
         how = f"drawn from the model `{model}`" if drawn else f"made by `{method}` in the space of the model `{model}`"
-        found.append(f"{counted(number, 'image was', 'images were')} {how}; guarantee: {level} ({LEVELS[level]}).")
+        found.append(f"{count_text(number, 'image was', 'images were')} {how}; guarantee: {level} ({LEVELS[level]}).")
     return found
 
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 
-def counted(number: int, one: str, many: str = "") -> str:
+def count_text(number: int, one: str, many: str = "") -> str:
     """`number` of what is called `one`, and where they are several `many`, by default `one` with an s."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
