@@ -34,7 +34,9 @@ def with_home(text: str) -> str:
     if not _given:
         return text
     root, home = _given[0]
-    shown = home if re.fullmatch(r"[\w@%+=:,./-]+", home) else f'"{home}"'
+    # in double quotes, where a shell still reads these four
+    quoted = re.sub(r'(["\\$`])', r"\\\1", home)
+    shown = home if re.fullmatch(r"[\w@%+=:,./-]+", home) else f'"{quoted}"'
 
     def complete(found: re.Match[str]) -> str:
         program, words, rest = found.groups()

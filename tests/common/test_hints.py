@@ -46,6 +46,7 @@ CASES = [
     ("sfumato-site", "site", "'sfumato-site steward add NAME'", "'sfumato-site steward add --home site NAME'"),
     ("sfumato-site", "site", "'sfumato-site accept plan.yaml'", "'sfumato-site accept --home site plan.yaml'"),
     ("sfumato-site", "my site", "'sfumato-site run'", "'sfumato-site run --home \"my site\"'"),
+    ("sfumato-site", 'a "$b"', "'sfumato-site run'", "'sfumato-site run --home \"a \\\"\\$b\\\"\"'"),
     ("sfumato-site", "site", "'sfumato-site init --home other'", "'sfumato-site init --home other'"),
     ("sfumato-site", "site", "'sfumato-site schema', 'sfumato plan new'", "'sfumato-site schema', 'sfumato plan new'"),
     ("sfumato-site", "site", "ask for 'sfumato coordinator run'", "ask for 'sfumato coordinator run'"),
