@@ -12,7 +12,7 @@ from support.plans import dp_sgd
 from support.processes import wait_for
 from typer.testing import CliRunner
 
-from sfumato_common import progress
+from sfumato_common import errors, progress
 from sfumato_common.accounting.accountant import epsilon
 from sfumato_common.command_line import duration_text
 from sfumato_common.errors import BusyError, FederationError
@@ -208,6 +208,16 @@ def test_refusals_say_what_to_do(home):
     assert "east refuses: it has not accepted this plan" in said
     assert "north: its answer cannot be one of this plan" in said
     assert "south: it was revoked" in said
+
+
+def test_a_code_of_a_site_is_one_that_waiting_ends_or_one_that_people_have_to_mend(home):
+    """Every code that a site may send, and every one that the coordinator gives: none is forgotten."""
+    passing = {"", "failed", "busy", "no-room", "federation-failed", "silent", "unreachable", NOT_ASKED}
+    sent = {kind.wire_code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "wire_code")}
+    board = StatusBoard(home.status_file, home.plan())
+    for code in sent | passing | {"bad-reply", "bundle-refused", "revoked"}:
+        board.site("east", "lost", code)
+        assert bool(board.wanting) == (code not in passing), code
 
 
 def test_what_a_site_paid_is_counted_when_it_is_asked_and_once(home):

@@ -20,8 +20,8 @@ from sfumato_common.study.plan import Plan
 NOT_ASKED = "not-asked"
 # what no waiting ends: people of the site, or of both sides, have to act first
 _LASTING = frozenset({
-    "bad-reply", "budget-exceeded", "bundle-refused", "egress-refused", "ledger-refused", "policy-refused",
-    "release-refused", "revoked", "verification-failed",
+    "bad-config", "bad-reply", "budget-exceeded", "bundle-refused", "egress-refused", "ledger-refused",
+    "policy-refused", "release-refused", "revoked", "unverified-origin", "verification-failed",
 })  # fmt: skip
 
 
