@@ -393,6 +393,19 @@ def test_one_that_sent_its_release_is_done_though_others_are_asked_on(home):
     assert (board.now()["sites"]["east"], board.now()["sites"]["north"]) == ("done", "working")
 
 
+def test_whose_release_is_here_is_not_waited_for_until_it_says_so_itself(home):
+    """As it was: 'its stewards have the release' for some seconds after its last part was admitted."""
+    board = StatusBoard(home.status_file, home.plan())
+    with exclusive(home.root, "it"), keep_phase(home.root):
+        asked(board, "east", "north", stage="send")
+        for site in ("east", "north"):
+            board.site(site, "review")
+        package(home, "east")
+        view = seen(home)
+    assert (view["sites"]["east"]["state"], view["sites"]["north"]["state"]) == ("done", "review")
+    assert [line.split(":")[0].split(" ")[0] for line in view["next"] if "stewards" in line] == ["north"]
+
+
 def test_the_command_prints_once_and_as_json(home):
     StatusBoard(home.status_file, home.plan())
     arguments = ["study", "status", "--home", str(home.root)]

@@ -52,7 +52,7 @@ def remarks(line: Line) -> str:
     """What else is to be said of a line."""
     said = []
     if line.bits:
-        said.append(f"no epsilon covers {line.bits} {'bit' if line.bits == 1 else 'bits'} of it: declared")
+        said.append(f"no epsilon covers {count_text(line.bits, 'bit')} of it: declared")
     if line.open:
         said.append(f"{line.open} not settled: a crash or work in progress, charged alike")
     if line.recovered:

@@ -15,6 +15,7 @@ from sfumato_client.review.drawings import Drawing, attack_drawing, finding_draw
 from sfumato_client.site.desk import Entry
 from sfumato_common.accounting.accountant import cohort_costs, epsilon_text
 from sfumato_common.accounting.events import Declared
+from sfumato_common.count_text import count_text
 from sfumato_common.study.costs import REVIEW_WORDS, declared_disclosures
 
 LEVELS = {
@@ -76,7 +77,7 @@ def disclosures(entry: Entry, parts: Sequence[str]) -> list[str]:
     """What no epsilon covers, in the ledger's words; `parts` are those that people are asked about."""
     asked: list[Declared] = [REVIEW_WORDS[part] for part in REVIEW_WORDS if part in parts]
     found = [*declared_disclosures(entry.plan), *asked]
-    return [f"{event.what} ({event.bits:,} bit{'s' if event.bits > 1 else ''})" for event in found]
+    return [f"{event.what} ({count_text(event.bits, 'bit')})" for event in found]
 
 
 def judged(entry: Entry, digests: Sequence[str]) -> tuple[list[Drawing], list[Drawing], list[str]]:

@@ -46,7 +46,9 @@ def least_noise(cost: Callable[[float], float], wanted: float, guess: float, clo
 
     def gap(log_noise: float) -> float:
         # logarithms are nearly straight, and a cost without a bound must not be infinite here
-        return math.log(min(max(cost(math.exp(log_noise)) / aim, 1e-9), 1e9))
+        found = math.log(min(max(cost(math.exp(log_noise)) / aim, 1e-9), 1e9))
+        # near enough, and still below what is wanted: a cost may take seconds
+        return 0.0 if abs(found) <= close / 8 else found
 
     low = high = max(math.log(guess), floor)
     # a cost falls at least as fast as noise grows: a step as long as the gap closes the bracket

@@ -44,7 +44,7 @@ from sfumato_server.status.phase import keep_phase
 from sfumato_server.workers import ALONE, Where
 
 log = logging.getLogger(__name__)
-_START_SECONDS = 60.0
+_START_SECONDS = 600.0  # a slow machine imports for minutes; a SuperLink that ended is noticed at once
 # how often SuperLink or rounds may end without having lived so long between, and the pause before a new start
 _MOST_ENDS, _LIVED_SECONDS, _PAUSE_SECONDS = 5, 600.0, 2.0
 

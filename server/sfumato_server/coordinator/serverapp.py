@@ -19,7 +19,7 @@ from sfumato_server.rounds.superlink_program import require_flower
 
 log = logging.getLogger(__name__)
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
-_ACQUIRE_SECONDS = 60.0
+_ACQUIRE_SECONDS = 300.0
 _POLL_SECONDS = 0.2
 
 

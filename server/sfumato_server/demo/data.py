@@ -13,7 +13,7 @@ from sfumato_common.strict import yaml_text
 from sfumato_common.supervise import run_to_end
 from sfumato_common.tables import INDEX_COLUMNS, read_table
 
-_DRAW_SECONDS = 900.0
+_DRAW_SECONDS = 2 * 3600.0
 _SEED = 2303
 
 

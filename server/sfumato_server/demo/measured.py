@@ -24,7 +24,7 @@ from sfumato_common.supervise import run_to_end
 _SEED = 4771  # of no site's patients
 _PATIENTS = {"train": 240, "test": 160}
 LARGEST = 64  # pixels: larger phantoms take minutes to draw
-_SECONDS = 300.0
+_SECONDS = 3600.0
 BY = "the demo itself"
 
 

@@ -16,7 +16,7 @@ from sfumato_common.study.policy import Policy
 from sfumato_common.supervise import Child
 
 STEWARD = "steward"
-_SECONDS = 120.0
+_SECONDS = 600.0
 
 
 @dataclass(frozen=True)

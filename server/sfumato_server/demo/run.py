@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from sfumato_common.command_line import say
+from sfumato_common.count_text import count_text
 from sfumato_common.crypto.enrolment import encode_grant
 from sfumato_common.crypto.identity import load_identity
 from sfumato_common.crypto.signatures import fingerprint
@@ -48,7 +49,7 @@ from sfumato_server.status.overview import overview
 from sfumato_server.status.view import live_status
 
 _SITE_PROGRAM = Path(sys.executable).parent / "sfumato-site"
-_STEP_SECONDS = 600.0
+_STEP_SECONDS = 2 * 3600.0  # for what hangs: on a machine with other work a step takes many minutes
 _STUDY_SECONDS = 24 * 3600.0
 # phantom patients a site; a large picture takes a fifth of a second to draw
 _PATIENTS, _PATIENTS_AT_SIZE = 1000, 300
@@ -103,6 +104,7 @@ def run_demo(
         raise ConfigError(
             "the demo runs hospitals too: install 'sfumato', which is both sides, or 'sfumato-site' beside"
         )
+    say("fitting the plan's noise to its budget")
     plan = demo_plan(data, configs, modality, size)
     policy, person = load_yaml(configs / "policy.yaml", Policy), Reviewed(min(plan.sites)) if review else None
     demo = Demo(plan, policy, out.resolve(), data.resolve() if data else None, person)
@@ -130,6 +132,7 @@ def _cohort(demo: Demo, patients: int | None, modality: str, size: int | None) -
 
 def _set_up(demo: Demo, cohort: Cohort) -> None:
     """Keys, enrolment, data and acceptance of the plan, site by site; two sites at a time on two cores."""
+    say(f"setting up the coordinator and {count_text(len(demo.plan.sites), 'site')}: keys, images, acceptance")
     plan_file = demo.work / "plan.yaml"
     write_atomic(plan_file, yaml_text(demo.plan.model_dump(mode="json")))
     with _timed(demo, "coordinator set-up"):

@@ -173,6 +173,8 @@ def _sites(
         code = board["codes"].get(name, "") if board else ""
         since = board["since"].get(name) if board else None
         state = "silent" if state == "lost" and code in _SILENT else _STATES.get(state, state)
+        if state == "review" and set(found[name].values()) == {"admitted"}:
+            state = "done"  # all parts are here; the site says so when it is next asked
         quiet = heard is not None and now - heard > SILENT_S
         if phase == "running" and quiet and state in ("working", "review", "connected"):
             state, since = "silent", heard
