@@ -292,6 +292,15 @@ def test_the_penalty_is_the_squared_slope_of_each_record():
     assert torch.allclose(gradient_penalty(forward, x, given), expected)
 
 
+def test_the_filter_spreads_a_point_as_1_3_3_1_in_both_directions():
+    point = torch.zeros(2, 2, 9, 9)
+    point[1, 0, 4, 4] = 64.0
+    line, expected = torch.tensor([1.0, 3.0, 3.0, 1.0]), torch.zeros(2, 2, 8, 8)
+    expected[1, 0, 2:6, 2:6] = line[:, None] * line
+    for given in (point, point.to(memory_format=torch.channels_last), point.bfloat16()):
+        assert torch.equal(smooth(given).float(), expected)
+
+
 def test_kernels_that_are_smoothed_already_do_what_the_filter_does_after_them():
     x, weight = seeded().normal((2, 3, 8, 8)), seeded(1).normal((4, 3, 3, 3))
     expected = smooth(functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
