@@ -187,6 +187,8 @@ def test_time_left_is_by_the_kind_of_exchange_and_the_slowest_step(home, monkeyp
         asked(board, *plan.sites, number=2)
         at(101)
         assert seen(home)["left_s"] == 89 + 2 * 50
+        at(191)
+        assert seen(home)["left_s"] is None, "it takes longer than the round before, and no site tells its step"
 
 
 def test_refusals_say_what_to_do(home):

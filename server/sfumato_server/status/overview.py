@@ -103,7 +103,7 @@ def _elapsed(board: Mapping[str, Any] | None, phase: Mapping[str, Any]) -> float
 def _left(plan: Plan, board: Mapping[str, Any], sites: Mapping[str, Any]) -> float | None:
     """Seconds to the end: for each exchange to come the median of its kind so far, else of all; None before any.
 
-    The one under way takes what the slowest site that tells its step makes likely.
+    The one under way takes what the slowest site that tells its step makes likely; None when it takes longer than that.
     """
     here, gone = board["stage"], time.time() - board["began"]
     seen: dict[str, list[float]] = {}
@@ -120,7 +120,10 @@ def _left(plan: Plan, board: Mapping[str, Any], sites: Mapping[str, Any]) -> flo
     coming = coming[coming.index(here) :] if here in coming else coming
     left = [statistics.median(seen[kind]) if kind in seen else usual for kind in coming]
     if here in coming and left:
-        left[0] = max((max(steps) if steps else left[0]) - gone, 0.0)
+        whole = max(steps) if steps else left[0]
+        if gone > whole:
+            return None  # longer than any of its kind so far: nobody knows
+        left[0] = whole - gone
     return float(round(sum(left)))
 
 
