@@ -97,8 +97,9 @@ def composition(tally: tuple[tuple[Mechanism, int], ...], adjacency: Adjacency) 
     return reduce(lambda left, right: left.compose(right), losses)
 
 
-# a forecast, a status board and a restarted site ask for the same mechanisms run more and more often
-@lru_cache(maxsize=8)
+# a forecast, a status board and a restarted site ask for the same mechanisms run more and more often; a plan has about
+# sixteen with both adjacencies, of 2 MB each
+@lru_cache(maxsize=32)
 def _single(event: Mechanism, adjacency: Adjacency) -> PrivacyLossDistribution:
     # imported here: 1.5 s that processes which never account should not pay
     from dp_accounting import NeighboringRelation
