@@ -62,6 +62,8 @@ def hopeless(event: Mechanism) -> bool:
             assert_never(event)
 
 
+# a forecast composes the same mechanisms after every stage: up to 2 MB each
+@lru_cache(maxsize=32)
 def loss(event: Mechanism, times: int, adjacency: Adjacency) -> PrivacyLossDistribution:
     """Loss distribution of `times` runs of `event` (single steps of a SampledGaussian), on the grid.
 
