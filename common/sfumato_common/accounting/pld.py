@@ -104,24 +104,24 @@ def composition(tally: tuple[tuple[Mechanism, int], ...], adjacency: Adjacency) 
 @lru_cache(maxsize=32)
 def _single(event: Mechanism, adjacency: Adjacency) -> PrivacyLossDistribution:
     # imported here: 1.5 s that processes which never account should not pay
-    from dp_accounting import NeighboringRelation
     from dp_accounting.pld import common
     from dp_accounting.pld import privacy_loss_distribution as pld
+
+    from sfumato_common.accounting.gaussian_loss import gaussian_loss
 
     replaced = adjacency == "replace-one"
     reach = 2 if replaced else 1
     match event:
         case GaussianRelease(noise_multiplier=sigma) | SummedGaussian(noise_multiplier=sigma):
-            return pld.from_gaussian_mechanism(sigma, sensitivity=reach)
+            return gaussian_loss(sigma, GRID, reach)
         case KAverageGaussian(noise_multiplier=sigma):
-            return pld.from_gaussian_mechanism(sigma, sensitivity=math.sqrt(reach))
+            return gaussian_loss(sigma, GRID, math.sqrt(reach))
         case LocalGaussian(noise_multiplier=sigma):
-            return pld.from_gaussian_mechanism(sigma)
+            return gaussian_loss(sigma, GRID)
+        case SampledGaussian(noise_multiplier=sigma, sampling_rate=rate):
+            return gaussian_loss(sigma, GRID, rate=rate, replaced=replaced)
         case LocalLaplace(epsilon=epsilon):
             return pld.from_privacy_parameters(common.DifferentialPrivacyParameters(epsilon, 0))
-        case SampledGaussian(noise_multiplier=sigma, sampling_rate=rate):
-            relation = NeighboringRelation.REPLACE_ONE if replaced else NeighboringRelation.ADD_OR_REMOVE_ONE
-            return pld.from_gaussian_mechanism(sigma, sampling_prob=rate, neighboring_relation=relation)
         case LaplaceRelease(noise_multiplier=scale):
             return pld.from_laplace_mechanism(scale, sensitivity=reach)
         case RandomisedResponse(categories=categories):
