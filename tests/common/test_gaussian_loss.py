@@ -11,7 +11,8 @@ from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfumato_common.accounting.gaussian_loss import gaussian_loss
+from sfumato_common.accounting.gaussian_loss import _ArrayLoss, gaussian_loss
+from sfumato_common.errors import LedgerError
 
 CLOSE = 1e-12  # of all mass: rounding of single operations
 
@@ -74,3 +75,11 @@ def test_at_the_accountants_own_grid_epsilons_are_the_librarys_after_composition
     for delta in (1e-7, 1e-5, 1e-3):  # a loss next to 0 has few digits in both
         assert found.get_epsilon_for_delta(delta) == pytest.approx(expected.get_epsilon_for_delta(delta), rel=1e-8)
     assert found.get_delta_for_epsilon(1.0) == pytest.approx(expected.get_delta_for_epsilon(1.0), rel=1e-8)
+
+
+def test_a_loss_that_is_no_number_is_refused(monkeypatch):
+    """The library's own check of what it builds lets one pass, and an epsilon of it would be none."""
+    places = _ArrayLoss._places
+    monkeypatch.setattr(_ArrayLoss, "_places", lambda self, epsilon: np.append(places(self, epsilon)[:-1], np.nan))
+    with pytest.raises(LedgerError, match="cannot be computed"):
+        gaussian_loss(1.0, 1e-2)

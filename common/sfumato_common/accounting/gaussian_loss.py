@@ -15,6 +15,7 @@ from dp_accounting.pld import pld_pmf
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 from dp_accounting.pld.privacy_loss_mechanism import AdjacencyType, GaussianPrivacyLoss
 
+from sfumato_common.errors import LedgerError
 from sfumato_common.types import AnyArray
 
 _ADD, _REMOVE, _REPLACE = AdjacencyType.ADD, AdjacencyType.REMOVE, AdjacencyType.REPLACE
@@ -25,7 +26,8 @@ def gaussian_loss(
 ) -> PrivacyLossDistribution:
     """What `from_gaussian_mechanism` gives: noise and `reach` (sensitivity) in one unit, Poisson sampling at `rate`.
 
-    `replaced`: of a pair of cohorts in which one record stands in another's place, else one is added or removed.
+    `replaced`: of a pair of cohorts in which one record stands in another's place, else one is added or removed. Raises
+    LedgerError where a point of the grid has no number.
     """
     if replaced:
         return PrivacyLossDistribution(_masses(noise, grid, reach, rate, _REPLACE))
@@ -39,6 +41,8 @@ def _masses(noise: float, grid: float, reach: float, rate: float, kind: Adjacenc
     assert bounds.epsilon_lower is not None and bounds.epsilon_upper is not None, "noise is continuous"
     low, high = math.floor(bounds.epsilon_lower / grid), math.ceil(bounds.epsilon_upper / grid)
     deltas = loss.get_delta_for_epsilon(np.arange(low, high + 1) * grid)
+    if not np.isfinite(deltas).all():  # the library raises at such a point; what it builds of these does not notice
+        raise LedgerError(f"the loss of noise {noise:g} at sampling rate {rate:g} cannot be computed; change the rate")
     return pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(grid, low, high, deltas)
 
 
@@ -56,7 +60,6 @@ class _ArrayLoss(GaussianPrivacyLoss):  # type: ignore[misc]  # the library has 
             deltas[~inside] = -np.expm1(epsilon[~inside])
         asked = epsilon[inside]
         places = self._places(asked)
-        # far out the lower density is 0 and its logarithm no number; so it is in the library
         deltas[inside] = self.mu_upper_cdf(places) - np.exp(asked + self.mu_lower_log_cdf(places))
         return np.clip(deltas, 0.0, 1.0)
 
