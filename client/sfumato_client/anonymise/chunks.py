@@ -17,9 +17,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from sfumato_common.memory import budget
+from sfumato_common.memory import TILE, budget
 
-GRAIN = 8  # rows: with fewer, products take other paths
+GRAIN = TILE  # rows: with fewer, products take other paths
+_MOST = 128  # rows of a chunk on a processor: with more, a gradient's products of 1,024 terms are split in other places
 T = TypeVar("T")
 R = TypeVar("R")
 _local = threading.local()
@@ -33,7 +34,8 @@ def cores(device: torch.device) -> int:
 def rows_that_fit(row_bytes: int, device: torch.device) -> int:
     """Rows of that many bytes that a chunk may have, beside the others that are computed meanwhile: whole grains."""
     beside = cores(device) * getattr(_local, "beside", 1)
-    return max(1, budget() // (max(1, row_bytes) * beside * GRAIN)) * GRAIN
+    grains = max(1, budget() // (max(1, row_bytes) * beside * GRAIN))
+    return (min(grains, _MOST // GRAIN) if device.type == "cpu" else grains) * GRAIN
 
 
 def rows_of_chunk(count: int, row_bytes: int, device: torch.device) -> int:
