@@ -66,7 +66,8 @@ def test_what_was_kept_of_another_set_or_of_other_patients_is_unknown_and_what_i
     assert read_behind(folder, [(job.item, again)], job.cohort, ASKS) == {}
     assert read_behind(folder, [(job.item, sealed)], site_cohort(2), ASKS) == {}
     (path,) = tmp_path.iterdir()
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(VerificationError, match="damaged"):
         read_behind(folder, [(job.item, sealed)], job.cohort, ASKS)
 
