@@ -21,6 +21,7 @@ def say(monkeypatch, capsys):
     return speaker(monkeypatch, capsys)
 
 
+@pytest.mark.slow
 def test_figures_are_computed_once_and_the_advice_follows_from_them(tmp_path, say):
     code, _, said = say(*words(tmp_path, "--json"))
     report = json.loads(said)

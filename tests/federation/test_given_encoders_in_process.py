@@ -51,6 +51,7 @@ def policy() -> dict:
     return {**POLICY, "allowed_stages": ["spectral", "embedding", "features"], "release": release}
 
 
+@pytest.mark.slow
 def test_a_study_runs_in_the_features_of_a_given_encoder(tmp_path):
     federation = make_federation(tmp_path, values(), policy())
     assert run_study(federation.coordinator, federation, seed=1) == "completed", federation.result()["reason"]

@@ -72,6 +72,7 @@ def charges(home):
         return [(entry.purpose, entry.round, entry.cohort, entry.event) for entry in ledger.entries()], ledger
 
 
+@pytest.mark.slow
 def test_a_study_by_jobs_is_the_study_of_the_worker_itself(tmp_path, monkeypatch):
     own = make_federation(tmp_path / "own", ONE)
     assert finish(own) == "completed"

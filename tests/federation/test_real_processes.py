@@ -86,6 +86,7 @@ def test_the_demo_publishes_a_set_that_verifies_and_a_second_demo_waits_its_turn
     assert "labels.csv" in altered.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_every_child(tmp_path):
     out = tmp_path / "out"
     demo = start(demo_command(out, write_configs(tmp_path / "configs")), tmp_path / "log")

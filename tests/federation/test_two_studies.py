@@ -108,6 +108,7 @@ def test_both_run_at_the_same_moment_and_their_charges_add_up(tmp_path):
     assert turns > 1, "the two were at work side by side"
 
 
+@pytest.mark.slow
 def test_a_kill_of_one_does_not_disturb_the_other(tmp_path):
     first, second = make_both(tmp_path)
     one, two = start(tmp_path, 0), start(tmp_path, 1)
