@@ -2,8 +2,9 @@
 
 The budget is what `--memory` says, or half of what is free: of the machine, and of the control group (cgroup v2 or v1)
 that a container is held to. No image, feature or score hangs on it: chunks are whole tiles of `TILE` rows, the last one
-filled up, and products of tiles give each row the same last bits however many of them there are. Sums over rows do:
-gradients of a generator's step, and of DP-SGD, may differ in their last bits from one budget to another.
+filled up, and products of float32 tiles with a layer's weights [out, in] give each row the same last bits however many
+tiles there are. Sums over rows do: gradients of a generator's step, and of DP-SGD, may differ in their last bits from
+one budget to another.
 
 Every command reads this module before it does anything: it loads no torch, which takes seconds; `rows` does.
 """
@@ -68,5 +69,10 @@ def rows_at_once(row_bytes: int, rows: int, most: int | None = None) -> int:
     `most` bytes are taken where there is more memory.
     """
     allowed = budget() if most is None else min(budget(), most)
-    tiles = max(1, allowed // max(1, row_bytes) // TILE)
-    return int(min(tiles, -(-rows // TILE)) * TILE)
+    fit = max(1, allowed // max(1, row_bytes) // TILE) * TILE
+    return int(min(fit, whole_tiles(rows)))
+
+
+def whole_tiles(rows: int) -> int:
+    """The least number of rows that is whole tiles and holds `rows`, at least one tile."""
+    return max(1, -(-rows // TILE)) * TILE

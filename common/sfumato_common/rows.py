@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sfumato_common.memory import TILE, rows_at_once
+from sfumato_common.memory import TILE, rows_at_once, whole_tiles
 
 
 class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -28,7 +28,7 @@ class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def row_bytes(function: Callable[..., Any], *rows: Tensor) -> int:
     """Bytes that a row of `function` takes with everything kept for a gradient: counted over one tile of `rows`."""
-    first = [_filled(part[:TILE], TILE) for part in rows]
+    first = [fill_up(part[:TILE]) for part in rows]
     with torch.no_grad(), _Count() as count:  # type: ignore[no-untyped-call]
         function(*first)
     return int(-(-count.bytes // TILE))
@@ -47,12 +47,11 @@ def by_chunks(function: Callable[..., Tensor], *rows: Tensor, most: int | None =
         for start in range(0, count, size):
             own = [part[start : start + size] for part in rows]
             wanted = len(own[0])
-            parts.append(function(*(_filled(part, -(-wanted // TILE) * TILE) for part in own))[:wanted])
+            parts.append(function(*map(fill_up, own))[:wanted])
     return torch.cat(parts)
 
 
-def _filled(part: Tensor, size: int) -> Tensor:
-    """[n, ...] with copies of its first row up to [size, ...]."""
-    if len(part) >= size:
-        return part
-    return torch.cat([part, part[:1].expand(size - len(part), *part.shape[1:])])
+def fill_up(part: Tensor) -> Tensor:
+    """Rows [N, ...] and then copies of the first, until the last tile is whole."""
+    missing = whole_tiles(len(part)) - len(part)
+    return torch.cat([part, part[:1].expand(missing, *part.shape[1:])]) if missing else part

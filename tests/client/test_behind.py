@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from support.averages import behind_images, honest, job_of, plan_of, site_cohort
+from support.damaged import flipped
 from support.planted_factors import planted
 
 from sfumato_client.anonymise import CandidateSet, anonymise
@@ -66,8 +67,7 @@ def test_what_was_kept_of_another_set_or_of_other_patients_is_unknown_and_what_i
     assert read_behind(folder, [(job.item, again)], job.cohort, ASKS) == {}
     assert read_behind(folder, [(job.item, sealed)], site_cohort(2), ASKS) == {}
     (path,) = tmp_path.iterdir()
-    data = path.read_bytes()
-    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    path.write_bytes(flipped(path.read_bytes()))
     with pytest.raises(VerificationError, match="damaged"):
         read_behind(folder, [(job.item, sealed)], job.cohort, ASKS)
 

@@ -81,7 +81,7 @@ def test_a_name_beside_a_marker_is_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("films", "may_miss", "may_be_wrong"), [(8, 0, 0), pytest.param(60, 1, 2, marks=pytest.mark.slow)]
+    ("films", "may_miss", "may_be_wrong"), [(16, 0, 0), pytest.param(60, 1, 2, marks=pytest.mark.slow)]
 )
 def test_text_is_found_and_clean_films_are_kept_on_a_set_that_no_choice_has_seen(
     films: int, may_miss: int, may_be_wrong: int

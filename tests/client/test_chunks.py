@@ -8,7 +8,9 @@ import time
 import pytest
 import torch
 
-from sfumato_client.anonymise.chunks import GRAIN, cores, fill_up, on_all_cores, rows_of_chunk, rows_that_fit
+from sfumato_client.anonymise.chunks import MOST_ROWS, cores, on_all_cores, rows_of_chunk, rows_that_fit
+from sfumato_common.memory import TILE
+from sfumato_common.rows import fill_up
 
 CPU = torch.device("cpu")
 
@@ -22,20 +24,21 @@ def threads(request):
     torch.set_num_threads(before)
 
 
-def test_chunks_share_the_memory_and_are_whole_grains(threads, monkeypatch):
+def test_chunks_share_the_memory_and_are_whole_tiles(threads, monkeypatch):
     monkeypatch.setenv("SFUMATO_MEMORY", "96000")
     assert cores(CPU) == threads
     assert rows_that_fit(1000, CPU) == {1: 96, 2: 48}[threads]
-    assert rows_that_fit(10**9, CPU) == GRAIN
+    assert rows_that_fit(10**9, CPU) == TILE
     assert rows_of_chunk(1000, 1000, CPU) == {1: 96, 2: 48}[threads]
     assert rows_of_chunk(30, 1000, CPU) == {1: 32, 2: 16}[threads]
     assert on_all_cores(lambda _: rows_that_fit(1000, CPU), [0, 1], CPU) == [{1: 96, 2: 48}[threads]] * 2
 
 
-def test_a_rows_bits_hang_on_no_count_of_grains_up_to_the_most_that_memory_may_bring(monkeypatch):
+def test_a_rows_bits_hang_on_no_count_of_tiles_up_to_the_most_that_memory_may_bring(monkeypatch):
     """Both products of a linear layer, there and back: with more rows, one of 1,024 terms would be split elsewhere."""
     monkeypatch.setenv("SFUMATO_MEMORY", str(2**40))
     most = rows_that_fit(1, CPU)
+    assert most == MOST_ROWS
     before, generator = torch.get_num_threads(), torch.Generator().manual_seed(0)
     torch.set_num_threads(1)
     try:
@@ -43,16 +46,16 @@ def test_a_rows_bits_hang_on_no_count_of_grains_up_to_the_most_that_memory_may_b
             rows, weight = torch.randn(most, wide, generator=generator), torch.randn(narrow, wide, generator=generator)
             backward = weight.T.contiguous()
             for product in (lambda x, by=weight: x @ by.T, lambda x, by=backward: x @ by):
-                alone = product(rows[:GRAIN])
-                for count in range(2 * GRAIN, most + 1, GRAIN):
-                    assert torch.equal(product(rows[:count])[:GRAIN], alone)
+                alone = product(rows[:TILE])
+                for count in range(2 * TILE, most + 1, TILE):
+                    assert torch.equal(product(rows[:count])[:TILE], alone)
     finally:
         torch.set_num_threads(before)
 
 
-def test_the_last_grain_is_filled_with_the_first_row():
-    assert fill_up(torch.arange(16, 21)).tolist() == [*range(16, 21), *[16] * (GRAIN - 5)]
-    assert fill_up(torch.arange(GRAIN)).tolist() == list(range(GRAIN))
+def test_the_last_tile_is_filled_with_the_first_row():
+    assert fill_up(torch.arange(16, 21)).tolist() == [*range(16, 21), *[16] * (TILE - 5)]
+    assert fill_up(torch.arange(TILE)).tolist() == list(range(TILE))
 
 
 def test_every_part_has_one_thread_and_results_come_in_order(threads):

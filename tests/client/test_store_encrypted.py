@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.commands import speaker
+from support.damaged import flipped
 from support.homes import make_home
 from support.studies import PLAN, POLICY
 
@@ -159,9 +160,8 @@ def test_a_journal_of_other_records_counts_up_to_where_it_was_altered(tmp_path: 
     with pytest.raises(KeyboardInterrupt):
         SiteStore.grow(tmp_path / "store", stopped(images(9), 8), TERMS, "these")
     path = tmp_path / ".store.partial" / JOURNAL
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    data = path.read_bytes()
+    path.write_bytes(flipped(data, len(data) // 2))
     read = list[int]()
 
     def rows(start: int):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.damaged import flipped
 from support.published import FORMS, published_set
 
 from sfumato_common.errors import ConfigError, VerificationError
@@ -135,10 +136,8 @@ def test_one_byte_anywhere_is_noticed(sets, name, tmp_path):
     chosen = [*files_of_images(out)[:2], INDEX, FORM, f"{STATEMENT}/{MANIFEST}", f"{STATEMENT}/report.html"]
     for file in chosen:
         whole = (out / file).read_bytes()
-        flipped = [
-            whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in (0, len(whole) // 2, -1 % len(whole))
-        ]
-        for wrong in (*flipped, whole + b"\0", whole[:-1], b""):
+        turned = [flipped(whole, at) for at in (0, len(whole) // 2, -1)]
+        for wrong in (*turned, whole + b"\0", whole[:-1], b""):
             (out / file).write_bytes(wrong)
             # Parquet's last bytes are its magic number, and everything it says hangs on its footer
             with pytest.raises(VerificationError):

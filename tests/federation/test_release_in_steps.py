@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import yaml
+from support.damaged import flipped
 from support.federations import make_federation
 from support.stopped import die_at_write, stop_before_release
 from support.studies import PLAN, POLICY
@@ -242,9 +243,7 @@ def test_an_item_that_was_changed_on_disk_is_not_released(site, trained, monkeyp
         ask(site, trained, "make")
     monkeypatch.setattr(making.Maker, "_approve", real)
     path = next(site.home.releases.rglob("dp-glow-flow.safetensors"))
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(bytes(data))
+    path.write_bytes(flipped(path.read_bytes()))
     reply = ask(site, trained, "make")
     assert (reply.status, reply.code) == ("refused", "egress-refused")
     text = (site.home.steward_folder / "errors" / f"{reply.reference}.txt").read_text()

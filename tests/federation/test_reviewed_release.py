@@ -9,6 +9,7 @@ import re
 import jsonschema
 import pytest
 import yaml
+from support.damaged import flipped
 from support.reviewed import PASSPHRASES, policy
 from support.stopped import die_at_write
 
@@ -217,9 +218,8 @@ def test_candidates_that_are_swapped_after_the_approval_do_not_leave(site):
     """Of DP sampling no charge holds the hash: only what the stewards signed does."""
     say(site, "formal", "ada")
     path = site.home.releases / site.plan.digest[:16] / "dp-sampling-spectral.encrypted"
-    plain = bytearray(decrypt_whole(site.home.store_key(), "candidates", path.read_bytes()))
-    plain[-1] ^= 1
-    path.write_bytes(encrypt_whole(site.home.store_key(), "candidates", bytes(plain)))
+    plain = decrypt_whole(site.home.store_key(), "candidates", path.read_bytes())
+    path.write_bytes(encrypt_whole(site.home.store_key(), "candidates", flipped(plain)))
     reply = site.ask("make")
     assert (reply.status, reply.code) == ("refused", "egress-refused")
     said = (site.home.steward_folder / "errors" / f"{reply.reference}.txt").read_text()
@@ -230,9 +230,7 @@ def test_candidates_that_are_swapped_after_the_approval_do_not_leave(site):
 
 def test_an_encrypted_set_of_another_place_or_key_is_none(site):
     path = site.home.releases / site.plan.digest[:16] / "k-same-gan.encrypted"
-    moved = bytearray((path.parent / "dp-sampling-spectral.encrypted").read_bytes())
-    moved[-1] ^= 1  # a fixed letter there is no change once in 256 times
-    path.write_bytes(moved)
+    path.write_bytes(flipped((path.parent / "dp-sampling-spectral.encrypted").read_bytes()))
     reply = site.ask("make")
     assert site.uploads == []
     say(site, "formal", "ada")

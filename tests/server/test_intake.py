@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from support.damaged import flipped
 from support.enrolment import enrol_site
 from support.tls import shake_hands, tls_context
 
@@ -127,10 +128,9 @@ def test_what_the_plan_did_not_ask_for_is_refused(running: Any, changes: dict[st
 
 def test_altered_and_foreign_signed_packages_are_refused(running: Any) -> None:
     consortium, _, address = running
-    data = bytearray(consortium.package("north"))
-    data[len(data) // 2] ^= 1
+    data = consortium.package("north")
     with pytest.raises(VerificationError):
-        send(consortium, address, bytes(data))
+        send(consortium, address, flipped(data, len(data) // 2))
     forged = consortium.package("north", sign=consortium.identities["south"].sign_package)
     with pytest.raises(VerificationError):
         send(consortium, address, forged)
@@ -616,7 +616,7 @@ def test_a_stored_package_is_verified_once_and_again_when_the_file_or_the_key_is
     for _ in range(50):
         assert known.digests(record) == {("formal", 1): hashlib.sha256(data).hexdigest()}
     assert len(verified) == 1
-    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    path.write_bytes(flipped(data))
     assert known.digests(record) == known.digests(record) == {}
     assert len(verified) == 2
     path.write_bytes(data)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sfumato_client.anonymise.chunks import GRAIN, fill_up, on_all_cores, rows_of_chunk, rows_that_fit
+from sfumato_client.anonymise.chunks import on_all_cores, rows_of_chunk, rows_that_fit
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.influence import noise_of
 from sfumato_client.dataset import Cohort
@@ -22,6 +22,8 @@ from sfumato_common.generators import GENERATORS
 from sfumato_common.generators.components import component_shares
 from sfumato_common.generators.device import training_device
 from sfumato_common.latent.space import Encoding, LatentSpace
+from sfumato_common.memory import TILE
+from sfumato_common.rows import fill_up
 from sfumato_common.study.counted import Counted
 from sfumato_common.study.release import Inverting
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
@@ -52,7 +54,7 @@ class Inverter:
         """Chunks of images in [-1, 1] and components, filled up, and how many of each are wanted."""
         size, batches = rows_of_chunk(len(images), self.space.image_bytes, self.device), []
         for rows in torch.split(torch.arange(len(images)), size)[: len(images)]:  # nobody has one empty part
-            whole = fill_up(rows) if len(images) > GRAIN else rows
+            whole = fill_up(rows) if len(images) > TILE else rows
             batches.append((torch.from_numpy(to_unit_range(images[whole.numpy()])), components[whole], len(rows)))
         return batches
 

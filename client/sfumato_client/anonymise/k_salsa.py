@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sfumato_client.anonymise.candidates import CandidateSet
-from sfumato_client.anonymise.chunks import fill_up, on_all_cores, rows_of_chunk, rows_that_fit
+from sfumato_client.anonymise.chunks import on_all_cores, rows_of_chunk, rows_that_fit
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.given_net import net_of
 from sfumato_client.anonymise.groups import Group, choose_groups, groups_of, require_k
@@ -38,7 +38,7 @@ from sfumato_client.anonymise.tiles import MOST_ROWS, write_sheet
 from sfumato_common.latent.space import LatentSpace, Noise
 from sfumato_common.memory import TILE
 from sfumato_common.pictures import Tile
-from sfumato_common.rows import row_bytes
+from sfumato_common.rows import fill_up, row_bytes
 from sfumato_common.study.release import KSalsa
 from sfumato_common.types import ByteImages, to_bytes, to_unit_range
 

@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sfumato_client.anonymise.candidates import CandidateSet
-from sfumato_client.anonymise.chunks import GRAIN, cores, fill_up, on_all_cores, rows_that_fit
+from sfumato_client.anonymise.chunks import cores, on_all_cores, rows_that_fit
 from sfumato_client.anonymise.contract import Job
 from sfumato_client.anonymise.identities import Identities, anonymity, identities_of
 from sfumato_client.anonymise.influence import noise_of
@@ -43,8 +43,9 @@ from sfumato_client.anonymise.linear_walk import Walks, candidates_of, restraine
 from sfumato_client.anonymise.tiles import MOST_ROWS, write_sheet
 from sfumato_common.generators.device import training_device
 from sfumato_common.latent.space import LatentSpace, Noise
+from sfumato_common.memory import TILE
 from sfumato_common.pictures import Tile
-from sfumato_common.rows import row_bytes
+from sfumato_common.rows import fill_up, row_bytes
 from sfumato_common.study.release import PlanWalk
 from sfumato_common.types import ByteImages, to_bytes
 
@@ -109,7 +110,7 @@ def bend_walks(
 ) -> Tensor:
     """The points [W, T, D] of the walks after `item.steps` steps of Adam, from straight ones, where the space is.
 
-    `at_once` images are in memory at a time, which changes nothing but that; where they are whole grains the last ones
+    `at_once` images are in memory at a time, which changes nothing but that; where they are whole tiles the last ones
     are filled up to one, and not even last bits change. `noise` is one image's a point.
     """
     device = space.device
@@ -118,7 +119,7 @@ def bend_walks(
     labels = walks.labels.repeat_interleave(points.shape[1]).to(device)
     chunks = []
     for rows in torch.split(torch.arange(len(labels), device=device), at_once):
-        whole = rows if at_once % GRAIN else fill_up(rows)
+        whole = rows if at_once % TILE else fill_up(rows)
         chunks.append((rows, whole, noise.at(whole)))
     optimiser = torch.optim.Adam([points], lr=_LEARNING_RATE, betas=_BETAS, eps=_EPSILON)
     weight = weight_of_image(points.shape[1])

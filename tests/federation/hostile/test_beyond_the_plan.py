@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord
+from support.damaged import flipped
 from support.hospital import GATE, ONE_SITE, make_hospital, read
 
 from sfumato_common.errors import VerificationError
@@ -146,8 +147,7 @@ def test_a_lost_package_is_not_drawn_again(finished):
 
 def test_a_package_that_was_changed_after_its_approval_does_not_leave(finished):
     path = next(finished.home.releases.rglob("formal.sfumato"))
-    data = path.read_bytes()
-    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    path.write_bytes(flipped(path.read_bytes()))
     finished.refuses(finished.asked["send"], "release-refused", "not the one that was approved")
     assert finished.uploads == []
 
