@@ -2,9 +2,9 @@
 
 The budget is what `--memory` says, or half of what is free: of the machine, and of the control group (cgroup v2 or v1)
 that a container is held to. No image, feature or score hangs on it: chunks are whole tiles of `TILE` rows, the last one
-filled up, and products of float32 tiles with a layer's weights [out, in] give each row the same last bits however many
-tiles there are. Sums over rows do: gradients of a generator's step, and of DP-SGD, may differ in their last bits from
-one budget to another.
+filled up, and products of tiles give each row the same last bits however many of them there are (MKL's do in its strict
+mode, which the package asks for). Sums over rows do: gradients of a generator's step, and of DP-SGD, may differ in
+their last bits from one budget to another.
 
 Every command reads this module before it does anything: it loads no torch, which takes seconds; `rows` does.
 """

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from sfumato_client.anonymise.chunks import MOST_ROWS, cores, on_all_cores, rows_of_chunk, rows_that_fit
+from sfumato_client.anonymise.chunks import cores, on_all_cores, rows_of_chunk, rows_that_fit
 from sfumato_common.memory import TILE
 from sfumato_common.rows import fill_up
 
@@ -34,12 +34,9 @@ def test_chunks_share_the_memory_and_are_whole_tiles(threads, monkeypatch):
     assert on_all_cores(lambda _: rows_that_fit(1000, CPU), [0, 1], CPU) == [{1: 96, 2: 48}[threads]] * 2
 
 
-def test_a_rows_bits_hang_on_no_count_of_tiles_up_to_the_most_that_memory_may_bring(monkeypatch):
-    """Both products of a linear layer, there and back: with more rows, one of 1,024 terms would be split elsewhere."""
-    monkeypatch.setenv("SFUMATO_MEMORY", str(2**40))
-    most = rows_that_fit(1, CPU)
-    assert most == MOST_ROWS
-    before, generator = torch.get_num_threads(), torch.Generator().manual_seed(0)
+def test_a_rows_bits_hang_on_no_count_of_tiles():
+    """Both products of a linear layer, there and back; without MKL's strict mode one of 1,024 terms differs at 192."""
+    most, before, generator = 512, torch.get_num_threads(), torch.Generator().manual_seed(0)
     torch.set_num_threads(1)
     try:
         for wide, narrow in ((3, 2), (512, 40), (1024, 256), (2048, 1000)):

@@ -1,10 +1,10 @@
-"""Rows that are computed at once, a chunk on every core at a time: how many memory allows, up to `MOST_ROWS`.
+"""Rows that are computed at once, a chunk on every core at a time: how many memory allows, and nothing else.
 
 A chunk is whole tiles of rows, the last one filled up; the few images of one patient are one chunk as they are.
 Products of whole tiles, also those of gradients, give a row the same last bits however many tiles a chunk has and
 whatever stands in the other rows; only its place within its tile may count. So a result hangs neither on memory nor on
-cores, nor on what the others of its batch are. On a processor every chunk has one thread, also where it
-is the only one: two threads on one chunk wait for each other at every step, and give other last bits.
+cores, nor on what the others of its batch are (see `memory`). On a processor every chunk has one thread,
+also where it is the only one: two threads on one chunk wait for each other at every step, and give other last bits.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ import torch
 
 from sfumato_common.memory import TILE, budget, whole_tiles
 
-MOST_ROWS = (
-    128  # rows of a chunk on a processor: with more, a gradient's products of 1,024 terms are split in other places
-)
 T = TypeVar("T")
 R = TypeVar("R")
 _local = threading.local()
@@ -34,8 +31,7 @@ def cores(device: torch.device) -> int:
 def rows_that_fit(row_bytes: int, device: torch.device) -> int:
     """Rows of that many bytes that a chunk may have, beside the others that are computed meanwhile: whole tiles."""
     beside = cores(device) * getattr(_local, "beside", 1)
-    fit = max(1, budget() // (max(1, row_bytes) * beside * TILE)) * TILE
-    return min(fit, MOST_ROWS) if device.type == "cpu" else fit
+    return max(1, budget() // (max(1, row_bytes) * beside * TILE)) * TILE
 
 
 def rows_of_chunk(count: int, row_bytes: int, device: torch.device) -> int:
